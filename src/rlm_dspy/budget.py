@@ -239,8 +239,8 @@ class Ledger:
             return ""
         with self._lock:
             nodes = self._chain_from_root()
-            found = [(node._used(limit), getattr(node.budget, limit)) for node in nodes]
-        figures = [(used, most) for used, most in found if most is not None]
+            shares = [(node._used(limit), getattr(node.budget, limit)) for node in nodes]
+        figures = [(used, most) for used, most in shares if most is not None]
         return used_text(limit, *min(figures, key=lambda pair: pair[1] - pair[0])) if figures else ""
 
     def _used(self, limit: str) -> float:

@@ -179,19 +179,19 @@ def bad_sample(error: BaseException) -> tuple[str, str] | None:
     """Return the provider's code for a bad sample and the model's text, found among the error's causes, or None."""
     code, text = "", ""
     for cause in error_chain(error):
-        found, wrote = _refused_sample(cause)
-        code, text = code or found, text or wrote
+        sample, wrote = _refused_sample(cause)
+        code, text = code or sample, text or wrote
     return (code, text) if code else None
 
 
 def error_chain(error: BaseException) -> list[Any]:
     """Return an error and its chain of causes, the first cause last."""
-    found: list[Any] = []
+    errors: list[Any] = []
     step: BaseException | None = error
-    while step is not None and step not in found and len(found) < 12:
-        found.append(step)
+    while step is not None and step not in errors and len(errors) < 12:
+        errors.append(step)
         step = step.__cause__ or step.__context__
-    return found
+    return errors
 
 
 def _refused_sample(cause: Any) -> tuple[str, str]:

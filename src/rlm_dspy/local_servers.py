@@ -93,8 +93,8 @@ def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None 
     """Return the address from the option, or from a variable such as ``OPENAI_API_BASE``."""
     env = os.environ if env is None else env
     names = (f"{_variable_stem(model)}_API_BASE", f"{_variable_stem(model)}_BASE_URL")
-    found = given or next(filter(None, map(env.get, names)), "")
-    return found.strip() or None
+    address = given or next(filter(None, map(env.get, names)), "")
+    return address.strip() or None
 
 
 def key_variable(model: str) -> str:

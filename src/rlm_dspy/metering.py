@@ -56,8 +56,8 @@ def whole_count(reported: Any) -> int | None:
 def metadata(model: str) -> dict[str, Any]:
     """Return the packaged table's entry for a model string, or an empty dict."""
     provider, slash, name = model.partition("/")
-    found: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
-    return found or {}
+    entry: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
+    return entry or {}
 
 
 def token_cost(
@@ -97,7 +97,7 @@ def token_cost(
 
 def _rates_for(rates: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
     """Return a table entry with the prices that hold for a prompt of this length in place of the base prices."""
-    starts = [int(found[1]) for name in rates if (found := LONG_PROMPT_PRICE.fullmatch(name))]
+    starts = [int(match[1]) for name in rates if (match := LONG_PROMPT_PRICE.fullmatch(name))]
     suffix = f"_above_{max((start for start in starts if prompt_tokens > start * 1_000), default=0)}k_tokens"
     return {**rates, **{name.removesuffix(suffix): price for name, price in rates.items() if name.endswith(suffix)}}
 

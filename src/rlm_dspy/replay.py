@@ -100,9 +100,9 @@ class Replay:
         with self._lock:
             place = CallPlace(self._started_runs - 1, step, is_sub_call, asked)
             key = self._key(place, prompt)
-            if found := self._waiting.get(key):
+            if replies := self._waiting.get(key):
                 self.replayed += 1
-                return found.popleft().reply
+                return replies.popleft().reply
             if key in self._unanswered or not self._goes_beyond(place):
                 return None
             left = sum(map(len, self._waiting.values()))

@@ -122,15 +122,15 @@ def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False)
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Choose another file.") from error
     # An incomplete row is not valid JSON. A last line that is valid must be a row, or the file is not a journal.
     torn = b'{"'.startswith(rest[:2]) and not _is_json(rest)
-    found = []
+    rows = []
     for number, line in enumerate(lines if torn else [*lines, rest], 1):
         try:
-            found.append(read(line))
+            rows.append(read(line))
         except ValueError as error:
             raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
     if rest and repair:
         os.truncate(path, path.stat().st_size - len(rest))
-    return found[: len(lines)]
+    return rows[: len(lines)]
 
 
 def _is_json(line: bytes) -> bool:

@@ -109,11 +109,11 @@ class Program:
         """
         kept = min(KEPT_CALLS, dspy.settings.max_history_size)
         with dspy.context(lm=self.lm or dspy.settings.lm, trace=[], max_history_size=kept):
-            found = self._answerer(max_cost).answer(self.corpus, question)
+            answered = self._answerer(max_cost).answer(self.corpus, question)
         trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
-        values = {name: found.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
-        return json_output.answer_summary(found.run, values, mode=found.mode, corpus=self.corpus)
+        values = {name: answered.prediction.get(name) for name in self.signature.output_fields if name not in evidence}
+        return json_output.answer_summary(answered.run, values, mode=answered.mode, corpus=self.corpus)
 
     def _answerer(self, max_cost: float | None) -> Answerer:
         """Return what answers one question, for the lower of the budget's ``max_cost`` and this one."""

@@ -25,13 +25,13 @@ def is_weak(quote: str, answers: Iterable[str]) -> bool:
 
 def short_answers(outputs: Mapping[str, Any]) -> list[str]:
     """Return the texts and numbers in the outputs that are short enough to search for."""
-    found: list[str] = []
+    answers: list[str] = []
     for value in outputs.values():
         items = value if isinstance(value, (list, tuple, set)) else [value]
         for item in items:
             if isinstance(item, (str, int, float)) and not isinstance(item, bool):
-                found.append(str(item))
-    return [answer for answer in found if len(answer) <= SHORT_ANSWER_CHARS]
+                answers.append(str(item))
+    return [answer for answer in answers if len(answer) <= SHORT_ANSWER_CHARS]
 
 
 def printed_quotes(answers: Iterable[str], shown: Iterable[str]) -> list[str]:

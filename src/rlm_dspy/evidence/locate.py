@@ -351,9 +351,9 @@ def check(
     located, problems = [], []
     for number, item in enumerate(evidence, 1):
         problem = _why_unfit(item.quote)
-        found = None if problem else _locate_evidence(item, contexts, texts)
-        if found is not None:
-            located.append(found)
+        location = None if problem else _locate_evidence(item, contexts, texts)
+        if location is not None:
+            located.append(location)
         else:
             problems.append(f"evidence {number}: {problem or missing_quote_advice(item.quote, texts, list(contexts))}")
     return located, problems
@@ -418,8 +418,8 @@ def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[
     for text in sorted(texts, key=lambda text: _source_distance(item.source, text)):
         line = _line_with(text.text, values)
         if line is not None:
-            found = _locate_quote(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
-            return found and found.model_copy(update={"match": "normalized"})
+            location = _locate_quote(item.model_copy(update={"quote": line[0], "start": line[1]}), [text])
+            return location and location.model_copy(update={"match": "normalized"})
     return None
 
 
@@ -498,16 +498,16 @@ def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], word
     if not counts or min(counts)[0] == 0:
         return None
     reach = 2 * len(quote) + 200
-    found: list[tuple[int, int]] = []
+    matches: list[tuple[int, int]] = []
     beyond = 0
     for place in word_offsets(body, min(counts)[1], _MAX_PLACES):
         if place >= beyond:
             match = pattern.search(body, max(beyond, place - reach), min(len(body), place + reach))
             if match:
-                found.append(match.span())
+                matches.append(match.span())
                 beyond = match.end()
-    if not found:
+    if not matches:
         return None
     hint = _hinted_offset(item, body)
-    start, end = found[0] if hint is None else min(found, key=lambda span: abs(span[0] - hint))
+    start, end = matches[0] if hint is None else min(matches, key=lambda span: abs(span[0] - hint))
     return TextRange(text, start, end)

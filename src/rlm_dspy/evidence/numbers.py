@@ -27,7 +27,7 @@ def unshown_answers(
         contexts: The inputs of the run.
     """
     texts = list(shown)
-    found = []
+    answers = []
     for name, value in outputs.items():
         if isinstance(value, bool) or not isinstance(value, (str, int, float)):
             continue
@@ -36,8 +36,8 @@ def unshown_answers(
             continue
         made_up = bool(unseen_numbers({name: written}, texts, contexts))
         if made_up or (isinstance(value, str) and _holds_no_word(written, texts, contexts)):
-            found.append(written)
-    return found
+            answers.append(written)
+    return answers
 
 
 def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str | SupportsItems]) -> bool:
@@ -104,9 +104,9 @@ def _holds_reading(body: str, number: str) -> bool:
     forms = {head + dot + part for head in (whole, grouped, grouped.replace(",", " "), grouped.replace(",", "'"))}
     comma = "," if part else ""
     forms |= {whole + comma + part, grouped.replace(",", ".") + comma + part}
-    found = (form for form in forms if form in body)
+    matching = (form for form in forms if form in body)
     zeros = "0*" if part else "(?:[.,]0+)?"
-    return any(re.search(rf"(?<!\d){re.escape(form)}{zeros}(?!\d)", body) for form in found)
+    return any(re.search(rf"(?<!\d){re.escape(form)}{zeros}(?!\d)", body) for form in matching)
 
 
 def _plain_text(value: Any) -> str:
@@ -123,7 +123,7 @@ def _plain_text(value: Any) -> str:
 
 def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
     """Return the numbers of a text as written, each with its possible values: "1.200" is 1200 or 1.2, "0.125" 0.125."""
-    found = {}
+    numbers = {}
     for match in _NUMBER.finditer(text):
         if len(match[0]) > _MAX_NUMBER_CHARS:
             continue
@@ -132,8 +132,8 @@ def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
         if not part and len(halves := re.split("[.,]", whole)) == 2:
             forms.add(_canonical_number(*halves))
         if meant := frozenset(form for form in forms if "." in form or int(form) > _MAX_UNFLAGGED_NUMBER):
-            found[match[0]] = meant
-    return found
+            numbers[match[0]] = meant
+    return numbers
 
 
 def _canonical_number(whole: str, part: str) -> str:

@@ -54,13 +54,13 @@ class _Translated:
         self._arrivals = transport.watch_arrivals()
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        found: BaseException | None = error
+        translated: BaseException | None = error
         if isinstance(error, Exception):
-            found = errors.translate_error(error, self._route, has_answered=self._arrivals.any)
-        if isinstance(found, lm15.ContextLengthError):
+            translated = errors.translate_error(error, self._route, has_answered=self._arrivals.any)
+        if isinstance(translated, lm15.ContextLengthError):
             local_servers.forget_server(self._route.own_base)  # it may have been restarted with another window
-        if error is not None and found is not None and found is not error:
-            raise found from errors.cause(error, self._route)
+        if error is not None and translated is not None and translated is not error:
+            raise translated from errors.cause(error, self._route)
 
 
 class _Routed:

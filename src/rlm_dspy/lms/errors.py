@@ -121,8 +121,8 @@ def _describe_broken(chain: list[BaseException]) -> str | None:
         if _TLS.search(text):
             return "is TLS, not HTTP (should the address begin with https?)"
         return "is that of an SSH server" if "SSH-" in text else "is not HTTP"
-    if found := next((_BROKEN[name] for name in names if name in _BROKEN), None):
-        return found
+    if what := next((_BROKEN[name] for name in names if name in _BROKEN), None):
+        return what
     if "BadHttpMessage" in names or "HttpProcessingError" in names:
         return "has too many headers" if "oo many headers" in text else "is not valid HTTP"
     if any(type(step).__name__ == "ValidationError" and "for Usage" in str(step) for step in chain):
@@ -180,14 +180,14 @@ def unknown_provider(route: Route) -> Exception:
 
 def invalid_reply(route: Route, what: str) -> Exception:
     """The error for an unusable reply."""
-    found = _make_error(
+    error = _make_error(
         lm15.ProviderError,
         route,
         f"answered, but the reply {what}",
         f"Check the address{_address_suffix(route)} and the model.",
     )
-    found.garbled = True  # type: ignore[attr-defined]
-    return found
+    error.garbled = True  # type: ignore[attr-defined]
+    return error
 
 
 def no_batches(route: Route, status: int | None) -> Exception:
@@ -222,16 +222,16 @@ def cut_prompt(route: Route, read: int, sent: int) -> Exception:
 def _unreadable_sample(route: Route, code: str, wrote: str, status: int | None) -> Exception:
     """The error for a bad sample, which the provider could not parse; it keeps the model's text."""
     said = f"wrote a reply that its provider could not parse ({code})"
-    found = _make_error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
-    found.provider_code = code  # type: ignore[attr-defined]
-    found.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
-    return found
+    error = _make_error(lm15.ProviderError, route, said, "Ask again, or use another model.", status)
+    error.provider_code = code  # type: ignore[attr-defined]
+    error.failed_generation = _without_secrets(wrote, route)  # type: ignore[attr-defined]
+    return error
 
 
 def _timeout_error(route: Route) -> Exception:
     late = f"did not answer within {route.timeout:g} s"
-    found = _make_error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
-    return mark_final(found) if route.provider.local else found  # a local model is not faster the second time
+    error = _make_error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
+    return mark_final(error) if route.provider.local else error  # a local model is not faster the second time
 
 
 def cut_reply(route: Route) -> Exception:
@@ -354,8 +354,8 @@ def _make_error(
     made.message = line  # lm15 appends paragraphs of advice for its own users
     made.args = (line,)
     made.model = route.model
-    found: Exception = made
-    return found
+    error: Exception = made
+    return error
 
 
 def _subject(route: Route) -> str:
@@ -415,9 +415,9 @@ def _told_inside(cause: Any, route: Route) -> Exception | None:
     else:
         return None
     status = code if isinstance(code, int) and 400 <= code <= 599 else 500
-    found = _status_error(route, status, text, None, where)
-    found.status = None  # type: ignore[attr-defined]  # it was 200
-    return found
+    error = _status_error(route, status, text, None, where)
+    error.status = None  # type: ignore[attr-defined]  # it was 200
+    return error
 
 
 def _reply_text(reply: Any, error: Exception, route: Route) -> str:

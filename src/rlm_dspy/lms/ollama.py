@@ -124,9 +124,9 @@ def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: fl
     while True:
         with ThreadPoolExecutor(sent) as threads:
             spans = [span for span in threads.map(lambda _: _reply_span(base, body, timeout), range(sent)) if span]
-        found = at_once(spans)
-        if found < sent or sent >= MOST_PARALLEL:
-            return found or None  # nothing was answered
+        slots = at_once(spans)
+        if slots < sent or sent >= MOST_PARALLEL:
+            return slots or None  # nothing was answered
         sent *= 2
 
 
@@ -134,11 +134,11 @@ def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
     """Return the maximum number of overlapping time spans; one may begin where another ends."""
     changes = [(start, 1) for start, _ in spans]
     changes += [(end, -1) for _, end in spans]
-    found, running = min(1, len(spans)), 0
+    most, running = min(1, len(spans)), 0
     for _, step in sorted(changes):
         running += step
-        found = max(found, running)
-    return found
+        most = max(most, running)
+    return most
 
 
 def version(base: str, timeout: float = 0.5) -> str:

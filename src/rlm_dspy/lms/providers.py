@@ -50,12 +50,12 @@ def choose(explicit: str | None, env: Mapping[str, str], by: str = "the caller")
         return ModelChoice(GROQ_MODEL, "GROQ_API_KEY is set")
     base = ollama.base_url(env)
     try:
-        found = [model for model in ollama.models(base) if model.chats]
+        models = [model for model in ollama.models(base) if model.chats]
     except ollama.OllamaUnreachableError:
         return ModelChoice(OFFLINE, f"no model is set, GROQ_API_KEY is not set, and no Ollama answers at {base}")
-    if not found:
+    if not models:
         return ModelChoice(OFFLINE, f"the Ollama at {base} has no chat model (ollama pull qwen3:8b)")
-    return ModelChoice(f"ollama_chat/{found[0].name}", f"the newest model of the Ollama at {base}")
+    return ModelChoice(f"ollama_chat/{models[0].name}", f"the newest model of the Ollama at {base}")
 
 
 NUM_CTX_LIMIT = 32_768  # a window costs memory on the server; raise it with num_ctx=

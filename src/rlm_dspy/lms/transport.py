@@ -191,9 +191,11 @@ def _with_text(choice: Any) -> Any:
             continue
         content = text = said.get("content")
         if isinstance(content, list):
-            found = [part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in content]
-            texts = [part for part in found if isinstance(part, str)]
-            text = "".join(texts) if len(texts) == len(found) else content
+            texts_or_none = [
+                part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in content
+            ]
+            texts = [part for part in texts_or_none if isinstance(part, str)]
+            text = "".join(texts) if len(texts) == len(texts_or_none) else content
         if said.get("refusal"):
             text = text or said["refusal"]
         if text != content:
@@ -203,16 +205,16 @@ def _with_text(choice: Any) -> Any:
 
 def _readable_usage(usage: Any) -> dict[str, Any]:
     """Return a usage with whole counts only; without any if a main one is impossible, so that it is estimated."""
-    found = _whole_counts(usage)
+    counts = _whole_counts(usage)
     given = usage if isinstance(usage, dict) else {}
     main = ("prompt_tokens", "completion_tokens")
-    if found is None or any(given.get(name) is not None and name not in found for name in main):
+    if counts is None or any(given.get(name) is not None and name not in counts for name in main):
         values = [given.get(name) for name in main]
         shown = [value if isinstance(value, (int, float)) else type(value).__name__ for value in values]  # no secrets
         logger.warning("a reply reports an impossible usage of %s tokens: it is estimated", shown)
         return {}
-    details = {name: _whole_counts(value) for name, value in found.items() if name.endswith("_tokens_details")}
-    return {**found, **details, "total_tokens": sum(found.get(name, 0) for name in main)}
+    details = {name: _whole_counts(value) for name, value in counts.items() if name.endswith("_tokens_details")}
+    return {**counts, **details, "total_tokens": sum(counts.get(name, 0) for name in main)}
 
 
 def _whole_counts(usage: Any) -> dict[str, Any] | None:

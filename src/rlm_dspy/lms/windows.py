@@ -45,8 +45,8 @@ def _served_window(model: str, options: dict[str, Any]) -> int | None:
 
 def weight_billions(model: str) -> float | None:
     """Return the billions of weights in a model's name, such as 8.0 for ``qwen3:8b``."""
-    found = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
-    return max(map(float, found)) if found else None
+    sizes = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
+    return max(map(float, sizes)) if sizes else None
 
 
 def prompt_capacity_chars(lm: Any) -> int:

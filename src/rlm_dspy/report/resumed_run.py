@@ -96,8 +96,8 @@ def _rows_of_log(path: Path) -> Iterator[dict[str, Any]]:
 def _asked_facts(path: Path) -> dict[str, Any] | None:
     for row in _rows_of_log(path):
         if isinstance(row.get(ASKED), dict):
-            found: dict[str, Any] = row[ASKED]
-            return found
+            facts: dict[str, Any] = row[ASKED]
+            return facts
     return None
 
 

@@ -90,13 +90,13 @@ class RunStore:
         if not name:
             raise RLMError("the name of a run is empty; `rlm-dspy runs` lists all runs")
         if name == "last":
-            found = paths[:1]
+            matches = paths[:1]
         else:
-            found = [path for path in paths if path.stem.startswith(name)]
-        if len(found) == 1:
-            return load_run(found[0])
-        if found:
-            raise RLMError(f"{len(found)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
+            matches = [path for path in paths if path.stem.startswith(name)]
+        if len(matches) == 1:
+            return load_run(matches[0])
+        if matches:
+            raise RLMError(f"{len(matches)} runs begin with {name!r}; give more of the id (`rlm-dspy runs` lists them)")
         raise RLMError(
             f"there is no run {name!r} in {self.folder}; `rlm-dspy runs` lists all runs. It has the last {MAX_RUNS} of "
             "ask and chat; those of a batch are not saved: ask the question again to trace it"

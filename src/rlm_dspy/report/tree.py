@@ -127,19 +127,19 @@ def _sub_call_lines(call: SubCall, whole: bool) -> Iterator[str]:
 
 
 def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
-    found = text.strip("\n").split("\n")
-    if len(found) == 1:
-        yield f"{title} {_short_line(found[0], whole)}"
+    lines = text.strip("\n").split("\n")
+    if len(lines) == 1:
+        yield f"{title} {_short_line(lines[0], whole)}"
         return
     yield title
-    if not whole and len(found) > MAX_LINES:
+    if not whole and len(lines) > MAX_LINES:
         half = MAX_LINES // 2
-        found = [
-            *found[:half],
-            f"[… {counted_noun(len(found) - 2 * half, 'line')}; --full shows them]",
-            *found[-half:],
+        lines = [
+            *lines[:half],
+            f"[… {counted_noun(len(lines) - 2 * half, 'line')}; --full shows them]",
+            *lines[-half:],
         ]
-    yield from (f"  {_short_line(line, whole)}" for line in found)
+    yield from (f"  {_short_line(line, whole)}" for line in lines)
 
 
 def _short_line(text: str, whole: bool) -> str:

@@ -58,8 +58,8 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
         sections = read_sections(completion)
         if sections.get("code", "").strip() and "reasoning" in sections:
             return {"reasoning": sections["reasoning"].strip(), "code": sections["code"]}
-        if not sections and (found := read_plain(completion)):
-            return {"reasoning": found[0], "code": found[1]}
+        if not sections and (plain := read_plain(completion)):
+            return {"reasoning": plain[0], "code": plain[1]}
         raise _parse_error(self, signature, completion, "The reply has no code.")
 
 
@@ -147,8 +147,8 @@ def ignoring_thinking(chosen: Any) -> Any:
             return _parse_as_is(parse, signature, visible, completion)
         try:
             shown = plain_reply(visible, signature.output_fields) if reads_markers else visible
-            found = _parse_as_is(parse, signature, shown, completion)
-            return _stated_values(signature, found, visible, names_fields=names_fields)
+            values = _parse_as_is(parse, signature, shown, completion)
+            return _stated_values(signature, values, visible, names_fields=names_fields)
         except ValueError as error:
             raise _parse_error(chosen, signature, completion, str(error)) from error
 

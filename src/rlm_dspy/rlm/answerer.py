@@ -145,12 +145,12 @@ class Answerer:
             prediction = self._direct(SHOWN_PASSAGES)(**given)
         except (ActionError, LMContextWindowError) as error:
             return None, error.run
-        found = _as_answer(prediction, "retrieve")
-        return (None if self._is_doubtful(found) else found), found.run
+        answer = _as_answer(prediction, "retrieve")
+        return (None if self._is_doubtful(answer) else answer), answer.run
 
-    def _is_doubtful(self, found: Answer) -> bool:
-        first = found.prediction.get(next(iter(self.signature.output_fields)))
-        warnings = found.run.warnings
+    def _is_doubtful(self, answer: Answer) -> bool:
+        first = answer.prediction.get(next(iter(self.signature.output_fields)))
+        warnings = answer.run.warnings
         return is_absent(first) or any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
 
     def _note(self, line: str) -> None:

@@ -205,8 +205,8 @@ def cropped_image(image: dspy.Image, box: Any) -> dspy.Image:
 
 def image_bytes(image: dspy.Image) -> bytes | None:
     """Return the bytes of an image, None if it is an address."""
-    head, found, body = image.url.partition(BASE64)
-    if not head.startswith("data:") or not found:
+    head, mark, body = image.url.partition(BASE64)
+    if not head.startswith("data:") or not mark:
         return None
     try:
         return base64.b64decode(body)

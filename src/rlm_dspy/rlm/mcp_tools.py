@@ -127,7 +127,7 @@ class McpServer(BaseModel):
 
     def _secret_words(self) -> dict[str, str]:
         """Return the secrets among the arguments and in the query of the address."""
-        words = [found[1] for one in self.args if (found := _SECRET.search(one))]
+        words = [match[1] for one in self.args if (match := _SECRET.search(one))]
         words += [word for flag, word in zip(self.args, self.args[1:], strict=False) if _SECRET_FLAG.fullmatch(flag)]
         query = parse_qsl(urlsplit(self.url or "").query)
         words += [value for name, value in query if _SECRET.search(f"{name}={value}")]
@@ -199,14 +199,14 @@ class _SdkLog(logging.Filter):
 @contextlib.contextmanager
 def _quiet_sdk(thread: int, servers: list[McpServer]) -> Iterator[None]:
     """Filter the SDK's log of the connections that this thread serves."""
-    found = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
+    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
     kept = _SdkLog(thread, servers)
-    for one in found:
+    for one in loggers:
         one.addFilter(kept)
     try:
         yield
     finally:
-        for one in found:
+        for one in loggers:
             one.removeFilter(kept)
 
 
@@ -246,15 +246,15 @@ class _ServerErrors:
 def _connected_tools(
     stack: contextlib.ExitStack, portal: Any, client_class: Any, servers: list[McpServer]
 ) -> list[dspy.Tool]:
-    found: list[tuple[McpServer, Any, Any]] = []
+    tools: list[tuple[McpServer, Any, Any]] = []
     for server in servers:
         client = _connected_client(stack, portal, client_class, server)
         own = McpServer.model_copy(server, update={"name": server.name or _server_name(client)})
-        found += [(own, client, tool) for tool in _listed_tools(portal, client, server)]
-    names = unique_names([(server.name, tool.name) for server, _, tool in found], prefixed=len(servers) > 1)
+        tools += [(own, client, tool) for tool in _listed_tools(portal, client, server)]
+    names = unique_names([(server.name, tool.name) for server, _, tool in tools], prefixed=len(servers) > 1)
     return [
         _as_dspy_tool(portal, client, server, tool, name)
-        for (server, client, tool), name in zip(found, names, strict=True)
+        for (server, client, tool), name in zip(tools, names, strict=True)
     ]
 
 
@@ -365,24 +365,24 @@ def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[st
     properties, required = given.get("properties"), given.get("required")
     needed = required if isinstance(required, list) else []
     for name, part in properties.items() if isinstance(properties, Mapping) else ():
-        found = _argument_schema(part, given)
+        argument = _argument_schema(part, given)
         if name not in needed:
-            found["optional"] = True
-        if isinstance(described := found.get("description"), str):
-            descriptions[name] = found["description"] = described[:MAX_DESCRIPTION_CHARS]
-        kind = found.get("type")
+            argument["optional"] = True
+        if isinstance(described := argument.get("description"), str):
+            descriptions[name] = argument["description"] = described[:MAX_DESCRIPTION_CHARS]
+        kind = argument.get("type")
         types[name] = _TYPES.get(kind, Any) if isinstance(kind, str) else Any
-        args[name] = found
+        args[name] = argument
     return args, types, descriptions
 
 
 def _argument_schema(part: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
     """Return the schema of an argument with what it refers to in place; {} if it cannot be read."""
     try:
-        found = _without_references(part, whole, iter(range(MAX_SCHEMA_PARTS)), 0)
+        plain = _without_references(part, whole, iter(range(MAX_SCHEMA_PARTS)), 0)
     except (ValueError, TypeError, RecursionError):
-        found = {}
-    return dict(found) if isinstance(found, Mapping) else {}
+        plain = {}
+    return dict(plain) if isinstance(plain, Mapping) else {}
 
 
 def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int], nested: int) -> Any:

@@ -97,7 +97,7 @@ def _refuse_too_many(value: Any, annotation: Any) -> None:
         ValueError: there are too many.
     """
     is_plain = _is_plain_type(annotation)
-    found = 0
+    parts = 0
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -107,8 +107,8 @@ def _refuse_too_many(value: Any, annotation: Any) -> None:
             waiting += item
         elif is_plain:
             continue
-        found += 1
-        if found > MOST_PARTS:
+        parts += 1
+        if parts > MOST_PARTS:
             raise ValueError(
                 f"it has more than {MOST_PARTS:,} {'lists and dicts' if is_plain else 'values'}; submit less"
             )
@@ -230,8 +230,8 @@ def locate_evidence(
     problems: list[str] = []
 
     def locate(item: Evidence) -> Evidence:
-        found, wrong = verified([item], contexts)
-        place = found[0]
+        located, wrong = verified([item], contexts)
+        place = located[0]
         if place.match is not None and is_weak(place.quote, answers):
             place = place.model_copy(update={"weak": True})
         checked.append(place)
@@ -247,9 +247,9 @@ def missing_evidence(signature: type[dspy.Signature], outputs: Any) -> list[str]
     return [name for name in fields if fields[name].annotation == list[Evidence] and name not in reply]
 
 
-def evidence_records(found: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+def evidence_records(evidence: Sequence[Evidence], contexts: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
     """Return evidence for the record, each with ``around``: the ten lines of its source in which the quote stands."""
-    return tuple(item.model_dump() | {"around": lines_around(item, contexts)} for item in found)
+    return tuple(item.model_dump() | {"around": lines_around(item, contexts)} for item in evidence)
 
 
 def lines_around(item: Evidence, contexts: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
     if isinstance(value, str):
         return rank_passages(value, [None], query, most)
     indexed = getattr(value, "index", None)
-    found: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
-    return rank_passages(value, list(value), query, most) if found is None else found
+    passages: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
+    return rank_passages(value, list(value), query, most) if passages is None else passages
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
@@ -40,7 +40,7 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
     return _ranked_lines(value, question, most, chars)
 
 
-def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> list[str]:
+def linked_lines(value: Any, question: str, lines: Sequence[str], most: int) -> list[str]:
     """Return the best line about each thing that the found lines name and the question does not, such as a person.
 
     They are what the next step of a chain needs, and show the other forms of the lines that were found. Names
@@ -48,7 +48,7 @@ def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> 
     """
     asked = frozenset(words_of(question))
     counts: Counter[str] = Counter()
-    for line in found:
+    for line in lines:
         counts.update(set(_NAME.findall(line.partition(": ")[2])))
     names = [name for name, count in counts.items() if count == 1 and asked.isdisjoint(words_of(name))]
     if not names:
@@ -56,7 +56,7 @@ def linked_lines(value: Any, question: str, found: Sequence[str], most: int) -> 
     shown_lines: list[str] = []
     for line in _ranked_lines(value, f"{' '.join(names)} {question}", LINKED_CANDIDATES, MAX_SEARCHED_CHARS):
         new_names = set(names).intersection(_NAME.findall(line))
-        if new_names and line not in found and len(shown_lines) < most:
+        if new_names and line not in lines and len(shown_lines) < most:
             shown_lines.append(line)
             names = [name for name in names if name not in new_names]
     return shown_lines

@@ -214,16 +214,16 @@ def name_of(interpreter: Any) -> str:
 
 def needed_modules(values: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the third-party modules that inputs need in the sandbox, for their types and their set-up code."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for value in values.values():
-        found.add(type(value).__module__.partition(".")[0])
+        modules.add(type(value).__module__.partition(".")[0])
         if isinstance(value, SandboxSerializable):
             for node in ast.walk(ast.parse(value.sandbox_setup())):
                 if isinstance(node, ast.Import):
-                    found.update(alias.name.partition(".")[0] for alias in node.names)
+                    modules.update(alias.name.partition(".")[0] for alias in node.names)
                 elif isinstance(node, ast.ImportFrom) and node.module:
-                    found.add(node.module.partition(".")[0])
-    return tuple(sorted(name for name in found & LOADABLE if find_spec(name)))
+                    modules.add(node.module.partition(".")[0])
+    return tuple(sorted(name for name in modules & LOADABLE if find_spec(name)))
 
 
 def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:

@@ -397,26 +397,26 @@ def _strip_markers(text: str) -> str:
 
 def _cells_of_json(text: str, first_output: str) -> ParsedReply | None:
     """Return the cells in the text's JSON; JSON without code is a problem. Without any JSON, return None."""
-    found = read_json(text)
-    if found is None and (text.lstrip().startswith("{") or not is_python(text)):
-        found = _json_in_blocks(text)
-    if found is None:
+    value = read_json(text)
+    if value is None and (text.lstrip().startswith("{") or not is_python(text)):
+        value = _json_in_blocks(text)
+    if value is None:
         return None
     cells: list[str] = []
-    for code in found.codes:
+    for code in value.codes:
         cells += parse_code(code, first_output).cells
     problem = None if cells else OTHER_JSON
-    return ParsedReply(tuple(cells), problem, found.reasoning, is_closed=not found.is_repaired)
+    return ParsedReply(tuple(cells), problem, value.reasoning, is_closed=not value.is_repaired)
 
 
 def _json_in_blocks(text: str) -> JsonReply | None:
     """Return the JSON with code in a block or the prose of a reply, unless a block is itself Python."""
     blocks = list(_blocks_in(text))
-    found = [read_json(block.code) for block in blocks]
-    for block, value in zip(blocks, found, strict=True):
+    values = [read_json(block.code) for block in blocks]
+    for block, value in zip(blocks, values, strict=True):
         if value is None and block.label in PYTHON_LABELS and looks_like_code(block.code):
             return None
-    for block, value in zip(blocks, found, strict=True):
+    for block, value in zip(blocks, values, strict=True):
         if value and value.codes:
             return value
         if block.label not in OTHER_LABELS and looks_like_code(block.code):
@@ -595,8 +595,8 @@ def _find_close(lines: list[str], start: int, fence: str) -> tuple[str, int, boo
 def _possible_ends(lines: list[str], start: int, fence: str) -> Iterator[tuple[str, int, bool]]:
     """Yield each possible end of the block: its code, the next line, and whether the fence is on its own line."""
     for at in range(start, len(lines)):
-        head, found, tail = lines[at].partition(fence)
-        if not found:
+        head, mark, tail = lines[at].partition(fence)
+        if not mark:
             continue
         if head.strip():
             if not tail.strip(fence + " \t"):

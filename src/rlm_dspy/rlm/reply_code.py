@@ -240,9 +240,9 @@ def find_json(text: str) -> JsonReply | None:
             repaired = value is not None
         if name := call_before(text, start.start()):
             value = {"name": name, "arguments": value}
-        if found := _code_pieces(value):
+        if pieces := _code_pieces(value):
             first = first if codes else start.start()
-            codes += found
+            codes += pieces
     return JsonReply(tuple(codes), text[:first].strip(), repaired) if codes else None
 
 
@@ -277,11 +277,11 @@ def _code_pieces(value: Any, depth: int = 0) -> list[str]:
     if depth > 5:
         return []
     if isinstance(value, list):
-        found: list[str] = []
+        pieces: list[str] = []
         for item in value:
             if isinstance(item, (dict, list)):
-                found += _code_pieces(item, depth + 1)
-        return found
+                pieces += _code_pieces(item, depth + 1)
+        return pieces
     if not isinstance(value, dict):
         return []
     value = {str(key).lower(): item for key, item in value.items()}
@@ -294,8 +294,8 @@ def _code_pieces(value: Any, depth: int = 0) -> list[str]:
     if (call := call_of_json(value)) and (cell := _cell_of_call(*call)):
         return [cell]
     for key in CALL_KEYS:
-        if found := _codes_of_call(value.get(key), depth, plain=key.endswith("input")):
-            return found
+        if pieces := _codes_of_call(value.get(key), depth, plain=key.endswith("input")):
+            return pieces
     return []
 
 

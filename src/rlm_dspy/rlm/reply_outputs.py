@@ -159,8 +159,8 @@ def _unread(name: str, value: str, why: str) -> ValueError:
 def _chosen_value(text: str, allowed: tuple[Any, ...]) -> str:
     """Return the one of some values that a text names in another case or with a full stop, else the text."""
     named = text.strip("\"'").rstrip(".").casefold()
-    found = [value for value in allowed if isinstance(value, str) and value.casefold() == named]
-    return found[0] if len(found) == 1 and text not in allowed else text
+    matching = [value for value in allowed if isinstance(value, str) and value.casefold() == named]
+    return matching[0] if len(matching) == 1 and text not in allowed else text
 
 
 def _quotes_as_json(text: str) -> str:
@@ -182,10 +182,10 @@ def _bullet_items(text: str) -> list[str]:
     items = []
     for line in text.splitlines():
         if line.strip():
-            found = _BULLET.match(line.strip())
-            if found is None:
+            bullet = _BULLET.match(line.strip())
+            if bullet is None:
                 return []
-            items.append(line.strip()[found.end() :].strip())
+            items.append(line.strip()[bullet.end() :].strip())
     return items
 
 

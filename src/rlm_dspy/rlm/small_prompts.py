@@ -132,7 +132,7 @@ def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequ
     return {"history": history, "observation": output, "reasoning": "", "code": f'SUBMIT({first}="{example.answer}")'}
 
 
-def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[worked_examples.Kind, str, str]:
+def _data_expressions(value: Any, main: str, lines: Sequence[str]) -> tuple[worked_examples.Kind, str, str]:
     """Return what the data is, the code for its text, and the code that reads its rows.
 
     The data of a corpus is its only file, or the table in which the best line was found, or all files.
@@ -143,7 +143,7 @@ def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[work
         rows = f"import csv, io\nrows = list(csv.DictReader(io.StringIO({main}){option}))"
         return "text" if delimiter is None else "table", main, rows
     files = value.sandbox_index()["files"]
-    likely = _likely_file(files, found)
+    likely = _likely_file(files, lines)
     if likely and _is_plain_name(likely["name"]):
         name = json.dumps(likely["name"])
         if likely["kind"] in ("csv", "tsv") or likely["name"].endswith((".csv", ".tsv")):
@@ -153,17 +153,17 @@ def _data_expressions(value: Any, main: str, found: Sequence[str]) -> tuple[work
     return "corpus", f'"\\n".join({main}.values())', ""
 
 
-def _likely_file(files: Sequence[Mapping[str, Any]], found: Sequence[str]) -> Mapping[str, Any] | None:
+def _likely_file(files: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> Mapping[str, Any] | None:
     """Return the only file, or the one of the best line."""
-    likely = [file for file in files if len(files) == 1 or (found and found[0].startswith(f"{file['name']}:"))]
+    likely = [file for file in files if len(files) == 1 or (lines and lines[0].startswith(f"{file['name']}:"))]
     return likely[0] if likely else None
 
 
-def _number_columns(value: Any, found: Sequence[str]) -> list[str]:
+def _number_columns(value: Any, lines: Sequence[str]) -> list[str]:
     """Return the columns of a table, in lower case, that have a number in the first row."""
     text = value
     if not isinstance(value, str):
-        likely = _likely_file(value.sandbox_index()["files"], found)
+        likely = _likely_file(value.sandbox_index()["files"], lines)
         text = next((text for name, text in value.items() if likely and name == likely["name"]), "")
     head = text[:HEAD_CHARS].splitlines()[:2]
     rows = list(csv.reader(head, delimiter=delimiter_of(text) or ","))
@@ -204,7 +204,7 @@ def render_probe(
     values: Mapping[str, Any],
     task: str,
     main: str | None,
-    found: Sequence[str],
+    lines: Sequence[str],
     first: str,
     unchanged: Collection[str] = (),
 ) -> str:
@@ -220,9 +220,9 @@ def render_probe(
         if name == main and isinstance(value, str) and (delimiter := delimiter_of(value)):
             columns = ", ".join(next(csv.reader([value.partition("\n")[0]], delimiter=delimiter)))
             shown.append(f"`{name}` is a table, one row a line, with the columns {columns}: read it by csv.DictReader.")
-    if found:
+    if lines:
         shown.append(FOUND.format(main=main))
-        shown.append("\n".join(barred_text(line) for line in found))
+        shown.append("\n".join(barred_text(line) for line in lines))
         advice = SOME_FOUND_ADVICE if asks_about_all(task) else FOUND_ADVICE
         shown.append(advice.format(main=main, first=first))
     return "\n".join(shown)

@@ -33,8 +33,8 @@ _OWNER = re.compile(rf"(?m)^([ \t]*(?:print\()?)(?:default_api|functions)\.(?=(?
 
 def call_before(text: str, start: int) -> str | None:
     """Return the name of the function whose arguments begin at an offset of a text, None if there is none."""
-    found = _BEFORE_ARGUMENTS.search(text[max(0, start - MAX_MARK_CHARS) : start])
-    return found["name"] if found else None
+    match = _BEFORE_ARGUMENTS.search(text[max(0, start - MAX_MARK_CHARS) : start])
+    return match["name"] if match else None
 
 
 def call_of_json(value: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -54,12 +54,12 @@ def call_of_elements(text: str) -> str | None:
         return None
     arguments: dict[str, str] = {}
     start = call.end()
-    while found := _ARGUMENT.search(text, start, stop):
-        end = "</arg_value>" if found["key"] else "</parameter>"
-        start = text.find(end, found.end(), stop)
+    while argument := _ARGUMENT.search(text, start, stop):
+        end = "</arg_value>" if argument["key"] else "</parameter>"
+        start = text.find(end, argument.end(), stop)
         if start < 0:
             break
-        arguments[found["key"] or found["name"]] = text[found.end() : start].strip()
+        arguments[argument["key"] or argument["name"]] = text[argument.end() : start].strip()
     return python_of(call["name"], arguments) if arguments else None
 
 

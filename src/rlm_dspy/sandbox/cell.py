@@ -149,29 +149,29 @@ class Cell:
         """Wait for the report of each forked copy; it may come after the result."""
         deadline = time.monotonic() + self._copy_seconds(COPY_SECONDS)
         while self.link.copies_due(result):
-            found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
-            if found is None and result.get("fork_refused") is True and not self.link.zygote.unknown_processes():
+            received = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
+            if received is None and result.get("fork_refused") is True and not self.link.zygote.unknown_processes():
                 self.link.forget_refused_forks()
-            elif found is None and time.monotonic() >= deadline:
+            elif received is None and time.monotonic() >= deadline:
                 self.awaited = True
                 raise ProtocolError("a fork is unaccounted for")
-            elif found is None:
+            elif received is None:
                 continue
-            elif found[1]["t"] == "call":  # from a thread that outlives the cell
-                self._start_call(found[1])
+            elif received[1]["t"] == "call":  # from a thread that outlives the cell
+                self._start_call(received[1])
             else:
-                self._handle_message(*found)
+                self._handle_message(*received)
 
     def _hear_last_copies(self) -> None:
         """Wait for the reports of copies forked just before the running process ended."""
         deadline = time.monotonic() + self._copy_seconds(LATE_SECONDS)
         while self.link.copies_due({}) and time.monotonic() < deadline:
             try:
-                found = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
-                if found is None and not self.link.zygote.strays():
+                received = self.link.receive(min(deadline, time.monotonic() + NUDGE_SECONDS))
+                if received is None and not self.link.zygote.strays():
                     return  # it was killed between requesting a fork and making it
-                if found is not None and found[1]["t"] == "standby":
-                    self._handle_message(*found)
+                if received is not None and received[1]["t"] == "standby":
+                    self._handle_message(*received)
             except (ProtocolError, WorkerGoneError):
                 continue
 
@@ -188,8 +188,8 @@ class Cell:
             with self._lock:
                 stands = bool(self._waiting)
             began = time.thread_time()
-            found = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
-            result = None if found is None else self._handle_message(*found)
+            received = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
+            result = None if received is None else self._handle_message(*received)
             if stands:  # reading messages still counts as the cell's time
                 self.spent += time.thread_time() - began
             if result is not None:
@@ -211,9 +211,9 @@ class Cell:
             self._ending = True
         while time.monotonic() < end:
             self.link.interrupt()
-            found = self.link.receive(min(end, time.monotonic() + NUDGE_SECONDS))
-            if found is not None:
-                result = self._handle_message(*found)
+            received = self.link.receive(min(end, time.monotonic() + NUDGE_SECONDS))
+            if received is not None:
+                result = self._handle_message(*received)
                 if result is not None:
                     return CellEnding("result", result, timed_out=timed_out, interrupted=not timed_out)
         return CellEnding("killed", timed_out=timed_out, interrupted=not timed_out)

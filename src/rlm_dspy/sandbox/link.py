@@ -162,10 +162,10 @@ class Link:
         return pid, parse_frame(body)
 
     def _next_message(self, deadline: float) -> tuple[int, Message]:
-        found = self.receive(deadline)
-        if found is None:
+        received = self.receive(deadline)
+        if received is None:
             raise WorkerGoneError("no answer")
-        return found
+        return received
 
     def _wait_for_data(self, deadline: float) -> bool:
         left = deadline - time.monotonic()

@@ -284,15 +284,15 @@ class Zygote:
 
     def unknown_processes(self) -> dict[int, int]:
         """Return the processes of this zygote that no session knows, each with its parent."""
-        found: dict[int, int] = {}
+        parents: dict[int, int] = {}
         known = {*self.members, self.pid, self.group}
         for entry in os.listdir("/proc"):
             if entry.isdecimal() and int(entry) not in known:
                 with contextlib.suppress(OSError, ValueError, IndexError):
                     fields = Path("/proc", entry, "stat").read_text().rpartition(")")[2].split()
                     if int(fields[2]) == self.group:
-                        found[int(entry)] = int(fields[1])
-        return found
+                        parents[int(entry)] = int(fields[1])
+        return parents
 
     def close(self) -> None:
         """End the zygote and all its sessions; safe to call twice."""

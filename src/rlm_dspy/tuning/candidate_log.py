@@ -132,14 +132,14 @@ class CandidateLog:
 
     def _record_measurement(self, made: Candidate) -> None:
         """Record that a candidate has run on the whole validation set; an earlier attempt's record holds."""
-        found = self._earlier.get(made.digest)
-        if found is None:
+        measurement = self._earlier.get(made.digest)
+        if measurement is None:
             score = made.mean(self._val_ids)
-            found = Measurement(digest=made.digest, calls=self._count_calls(), cost=made.cost, score=score)
+            measurement = Measurement(digest=made.digest, calls=self._count_calls(), cost=made.cost, score=score)
             if self._path is not None:
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(found.model_dump_json() + "\n")
-        made.measured_at, made.cost = found.calls, found.cost
+                    file.write(measurement.model_dump_json() + "\n")
+        made.measured_at, made.cost = measurement.calls, measurement.cost
 
     def best(self, ids: Collection[str]) -> Candidate | None:
         """Return the candidate with the best mean on the questions, among those that ran on all of them.

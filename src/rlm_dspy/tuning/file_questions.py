@@ -68,10 +68,10 @@ def make_questions(corpus: Corpus, count: int, *, seed: int = 0) -> list[Questio
     code = _read_code(corpus)
     pools = []
     for kind in _KINDS:
-        found = list(itertools.islice(kind(corpus, code, rng), 4 * count))
-        rng.shuffle(found)
-        if found:
-            pools.append(found)
+        candidates = list(itertools.islice(kind(corpus, code, rng), 4 * count))
+        rng.shuffle(candidates)
+        if candidates:
+            pools.append(candidates)
     if not pools:
         raise CorpusError("these files have nothing to ask about: give source code, Markdown, CSV or text files")
     turns = itertools.chain.from_iterable(itertools.zip_longest(*pools))
@@ -235,8 +235,8 @@ def _word_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator
             asked = f"How many files have the word '{word}' (as a whole word, in this spelling)?"
             yield Question("count", asked, len(homes[word]), "closeness")
     for name, text in corpus.items():
-        found = Counter(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text))
-        if word := next((word for word, number in sorted(found.items()) if number > 4), None):
+        counts = Counter(re.findall(r"\b[a-zA-Z][a-z]{5,}\b", text))
+        if word := next((word for word, number in sorted(counts.items()) if number > 4), None):
             lines = sum(bool(re.search(rf"\b{word}\b", line)) for line in text.split("\n"))
             asked = f"How many lines of {name} have the word '{word}' (as a whole word, in this spelling)?"
             yield Question("count", asked, lines, "closeness")

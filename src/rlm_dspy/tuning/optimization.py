@@ -298,12 +298,12 @@ class Optimization:
     def _claim_folder(self, resume: bool) -> None:
         path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))
         if path.exists():
-            found = json.loads(path.read_text(encoding="utf-8"))
+            saved = json.loads(path.read_text(encoding="utf-8"))
             if not resume:
                 raise ConfigurationError(
                     f"{self.job.folder} holds an optimization: continue it with --resume, or choose another --out"
                 )
-            if different := [name for name in wanted if found.get(name) != wanted[name]]:
+            if different := [name for name in wanted if saved.get(name) != wanted[name]]:
                 raise ConfigurationError(
                     f"{self.job.folder} holds an optimization with a different {', '.join(different)}: "
                     "resume it with its original settings, or choose another folder"
@@ -433,9 +433,9 @@ class Optimization:
             gepa_kwargs={"callbacks": [self.parents]},
             **settings,
         ).compile(base, trainset=list(job.train), valset=list(job.val))
-        found = made.detailed_results
-        texts = [json.dumps(program.instructions(one), sort_keys=True) for one in found.candidates]
-        for text, above in zip(texts, found.parents, strict=True):
+        results = made.detailed_results
+        texts = [json.dumps(program.instructions(one), sort_keys=True) for one in results.candidates]
+        for text, above in zip(texts, results.parents, strict=True):
             if above and above[0] is not None:  # those of merges; the others are known already
                 self.parents.record(text, texts[above[0]])
         return made

@@ -109,15 +109,15 @@ def program_facts(path: Path, state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _model_instructions(signature: str, parts: Mapping[str, Any]) -> dict[str, str]:
     """Return what each predictor tells the model: DSPy's own protocol in a state is replaced, as loading it does."""
-    found = {name: str(part["signature"]["instructions"]) for name, part in parts.items()}
+    instructions = {name: str(part["signature"]["instructions"]) for name, part in parts.items()}
     try:
         rlm = RLM(parse_untrusted_signature(signature, {}))
     except ConfigurationError:  # no signature was saved: loading the program says so
-        return {name: text.partition(dspy_states.PROTOCOL_MARK)[0] for name, text in found.items()}
+        return {name: text.partition(dspy_states.PROTOCOL_MARK)[0] for name, text in instructions.items()}
     for name, predictor in rlm.named_predictors():
-        if name in found and dspy_states.is_action(predictor.signature):
-            found[name] = dspy_states.without_protocol(found[name], predictor.task, predictor.untuned)
-    return found
+        if name in instructions and dspy_states.is_action(predictor.signature):
+            instructions[name] = dspy_states.without_protocol(instructions[name], predictor.task, predictor.untuned)
+    return instructions
 
 
 def instructions_text(facts: Mapping[str, Any]) -> str:

@@ -73,10 +73,10 @@ def number_in(value: Any) -> float | None:
         return None
     if isinstance(value, (int, float)):
         return _finite(value)
-    found = list(NUMBER.finditer(str(value).translate(_TYPOGRAPHY)))
-    if len(found) != 1:
+    numbers = list(NUMBER.finditer(str(value).translate(_TYPOGRAPHY)))
+    if len(numbers) != 1:
         return None
-    digits, unit, factor = found[0].groups(default="")
+    digits, unit, factor = numbers[0].groups(default="")
     if unit.lower() in _AMBIGUOUS_UNITS:
         return None
     return _read_number(digits) * _FACTORS.get(unit.lower(), 1.0) * _FACTORS[factor.lower()]
@@ -114,12 +114,12 @@ def listed_items(value: Any, known: Any = ()) -> list[str]:
         return []
     if not isinstance(value, (list, tuple, set, frozenset)):
         value = [value]
-    found = []
+    items = []
     for item in value:
         whole = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
         if (text := normal_text(whole)).strip(_TRIMMED):
-            found.append(text)
-    return found
+            items.append(text)
+    return items
 
 
 def _split_list(text: str, known: Sequence[Any]) -> list[Any]:
@@ -181,8 +181,8 @@ def _exact_list(expected: list[Any], got: Any) -> float:
     is_single = len(expected) == 1 and not isinstance(expected[0], list) and not isinstance(got, list)
     if is_single and exact(expected[0], got):
         return 1.0
-    wanted, found = listed_items(expected), listed_items(got, expected)
-    return float([_comparable(item) for item in wanted] == [_comparable(item) for item in found])
+    wanted, given = listed_items(expected), listed_items(got, expected)
+    return float([_comparable(item) for item in wanted] == [_comparable(item) for item in given])
 
 
 def any_of(expected: Any, got: Any) -> float:
@@ -214,8 +214,8 @@ def closeness(expected: Any, got: Any) -> float:
 def set_f1(expected: Any, got: Any) -> float:
     """Score two lists as sets, whatever their order."""
     wanted = {_comparable(item) for item in listed_items(expected)}
-    found = {_comparable(item) for item in listed_items(got, expected)}
-    return _overlap_f1(Counter(wanted), Counter(found))
+    given = {_comparable(item) for item in listed_items(got, expected)}
+    return _overlap_f1(Counter(wanted), Counter(given))
 
 
 def abstention(expected: Any, got: Any) -> float:

@@ -286,11 +286,11 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
 
 def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     """Answer with the cell of each row that matches as well as the best."""
-    found: dict[str, Passage] = {}
+    by_place: dict[str, Passage] = {}
     for (_, value), passage in judged[:5]:
         if value is not None:
-            found.setdefault(value, passage)
-    return Finding("; ".join(found), tuple(found.values()), names=tuple(found))
+            by_place.setdefault(value, passage)
+    return Finding("; ".join(by_place), tuple(by_place.values()), names=tuple(by_place))
 
 
 def _finding_of_names(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
@@ -383,11 +383,11 @@ def _in_prose(question: ParsedQuestion, text: str) -> tuple[float, str | None]:
         )
     best: tuple[float, str | None] = (0.0, None)
     verb = r"(?:\s+(?:to|is|are|of|as)\b|\s*[=:,])"
-    for found in re.finditer(rf"(?i)\bdefault(?:s|ed)?\b(?:{verb}|(?:\s+[\w`-]+){{1,3}}?{verb})?\s*", text):
-        value = _leading_literal(text[found.end() :], "")
+    for match in re.finditer(rf"(?i)\bdefault(?:s|ed)?\b(?:{verb}|(?:\s+[\w`-]+){{1,3}}?{verb})?\s*", text):
+        value = _leading_literal(text[match.end() :], "")
         if value and _value_confidence(value) > 0:
             asked = [term for term in question.terms if term.weight >= 1 and " " not in term.text]
-            before = text[max(0, found.start() - 60) : found.end()]
+            before = text[max(0, match.start() - 60) : match.end()]
             fit = _found_share([(bool(re.search(term.pattern, before, re.I)), term) for term in asked])
             best = max(best, (4.5 * fit, value), key=lambda item: item[0])
     return best
@@ -482,7 +482,7 @@ _EXTRACT: dict[str, Any] = {
 
 def numbers_in(text: str) -> list[str]:
     """Return the numbers of a text, without separators."""
-    return [re.sub("[,_]", "", found).rstrip(".") for found in _NUMBER.findall(text)]
+    return [re.sub("[,_]", "", number).rstrip(".") for number in _NUMBER.findall(text)]
 
 
 _SHORT_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
@@ -560,15 +560,15 @@ def is_evidence(field: Field) -> bool:
 
 def evidence_quotes(finding: Finding, *, bare: bool = False) -> list[dict[str, Any]]:
     """Return the passages as evidence: exact quotes with their places, or only quotes and sources."""
-    found = []
+    quotes = []
     for passage in finding.passages[:6]:
         item: dict[str, Any] = {"quote": passage.text}
         if passage.source:
             item["source"] = passage.source
         if passage.start is not None and not bare:
             item |= {"start": passage.start, "end": passage.start + len(passage.text), "line": passage.line}
-        found.append(item)
-    return found
+        quotes.append(item)
+    return quotes
 
 
 def _field_finding(field: Field, question: ParsedQuestion, finding: Finding, given: list[Passage]) -> Finding:
@@ -608,11 +608,11 @@ def _typed_value(kind: str, finding: Finding) -> Any:
 
 
 def _literal_options(kind: str) -> list[Any]:
-    found = re.search(r"Literal\[(.*)\]", kind)
-    if not found:
+    match = re.search(r"Literal\[(.*)\]", kind)
+    if not match:
         return []
     try:
-        return list(ast.literal_eval(f"[{found[1]}]"))
+        return list(ast.literal_eval(f"[{match[1]}]"))
     except (ValueError, SyntaxError):
         return []
 
@@ -636,8 +636,8 @@ def _list_items(kind: str, finding: Finding) -> list[Any]:
     inner = re.search(r"\[(int|float)\b", kind)
     if not inner:
         return texts
-    found = [float(number) for number in _all_numbers(texts)]
-    return list(map(int, found)) if inner[1] == "int" else found
+    numbers = [float(number) for number in _all_numbers(texts)]
+    return list(map(int, numbers)) if inner[1] == "int" else numbers
 
 
 def _all_numbers(texts: list[str]) -> Iterator[str]:
@@ -659,8 +659,8 @@ def _stated_truth(texts: list[str]) -> bool:
 
 def _first_date(texts: list[str]) -> str | None:
     for text in texts:
-        if found := re.search(r"\b(\d{4})-(\d\d)-(\d\d)\b", text):
-            return found[0]
+        if match := re.search(r"\b(\d{4})-(\d\d)-(\d\d)\b", text):
+            return match[0]
         named = re.search(r"\b(\d{1,2})\.? (\w{3,9})\.? (\d{4})\b|\b(\w{3,9})\.? (\d{1,2}),? (\d{4})\b", text)
         if named:
             day, month, year = (named[1], named[2], named[3]) if named[1] else (named[5], named[4], named[6])

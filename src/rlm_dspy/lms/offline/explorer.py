@@ -216,13 +216,13 @@ def enclosing_names(text, start):
     indent = len(text[line : line + 200]) - len(text[line : line + 200].lstrip(" "))
     names, level, base = [], 9, max(0, line - 80000)
     shape = r"^(?:([ ]*)(?:async\s+def|def|class)\s+(\w+)|(#{1,6})\s+(.+))"
-    for found in reversed(list(re.finditer(shape, text[base:line], re.M))):
-        if found[2] and len(found[1]) < indent:
-            indent = len(found[1])
-            names.append(found[2])
-        elif found[3] and len(found[3]) < level:
-            level = len(found[3])
-            names.append(found[4][:80])
+    for match in reversed(list(re.finditer(shape, text[base:line], re.M))):
+        if match[2] and len(match[1]) < indent:
+            indent = len(match[1])
+            names.append(match[2])
+        elif match[3] and len(match[3]) < level:
+            level = len(match[3])
+            names.append(match[4][:80])
     return names
 
 

@@ -100,9 +100,9 @@ def field_sections(text: str, names: list[str]) -> dict[str, str]:
     """Split a user message at the markers of the known input fields."""
     text = _REMINDER.sub("", text)
     marker = re.compile(r"^\[\[ ## (" + "|".join(map(re.escape, names)) + r") ## \]\]\n?", re.M)
-    found = list(marker.finditer(text)) if names else []
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    return {match[1]: text[match.end() : end].strip("\n") for match, end in zip(found, ends, strict=False)}
+    marks = list(marker.finditer(text)) if names else []
+    ends = [match.start() for match in marks[1:]] + [len(text)]
+    return {match[1]: text[match.end() : end].strip("\n") for match, end in zip(marks, ends, strict=False)}
 
 
 def read_run_state(prompt: Prompt) -> Play:
@@ -135,11 +135,11 @@ def strip_bars(text: str) -> str:
 
 def split_files(text: str) -> dict[str, str]:
     """Split a text at its ``=== path (N lines) ===`` headers; without any, it is one text named ""."""
-    found = list(re.finditer(r"^=== (.+?)(?: \([\d,]+ lines?\))? ===\n", text, re.M))
-    if not found:
+    headers = list(re.finditer(r"^=== (.+?)(?: \([\d,]+ lines?\))? ===\n", text, re.M))
+    if not headers:
         return {"": text}
-    ends = [match.start() for match in found[1:]] + [len(text)]
-    return {match[1]: text[match.end() : end] for match, end in zip(found, ends, strict=False)}
+    ends = [match.start() for match in headers[1:]] + [len(text)]
+    return {match[1]: text[match.end() : end] for match, end in zip(headers, ends, strict=False)}
 
 
 def json_lines(text: str) -> list[dict[str, Any]]:

@@ -185,40 +185,40 @@ def _name_parts(name: str) -> list[str]:
 
 
 def _find_terms(text: str) -> tuple[Term, ...]:
-    found: dict[str, Term] = {}
+    terms: dict[str, Term] = {}
     for quoted in re.findall(r"[`\"“]([^`\"“”\n]{2,60})[`\"”]", text):
-        _add_term(found, quoted.strip(), 4.0, True)
+        _add_term(terms, quoted.strip(), 4.0, True)
     words = re.findall(r"-{0,2}[^\W_](?:[\w.'\u2019-]*\w)?|_\w+", text)
     for place, word in enumerate(words):
         word = re.sub(r"['\u2019]s$", "", word)
         # A dotted name is searched by its parts; the last one is the subject.
         parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
         for part in parts[:-1]:
-            _add_term(found, part, 1.0, False)
-        _add_word(found, parts[-1], first=place == 0, dotted=len(parts) > 1)
+            _add_term(terms, part, 1.0, False)
+        _add_word(terms, parts[-1], first=place == 0, dotted=len(parts) > 1)
     for named in re.findall(r"\b([A-Z]\w+) (?:class|exception|module)\b|\b(?:class|exception) ([A-Z]\w+)", text):
-        _add_term(found, named[0] or named[1], 4.0, True)
+        _add_term(terms, named[0] or named[1], 4.0, True)
     for named in re.findall(rf"(?i)\b(\w+) {_ROLE}\b|\b{_ROLE} (\w+)", text):
         for name in named:
             if name and name.lower() not in _STOP | _LIGHT:
-                _add_term(found, name, 4.0, True)
-    _add_phrases(found, words)
-    return tuple(sorted(found.values(), key=lambda term: -term.weight)[:14])
+                _add_term(terms, name, 4.0, True)
+    _add_phrases(terms, words)
+    return tuple(sorted(terms.values(), key=lambda term: -term.weight)[:14])
 
 
-def _add_word(found: dict[str, Term], word: str, *, first: bool, dotted: bool) -> None:
+def _add_word(terms: dict[str, Term], word: str, *, first: bool, dotted: bool) -> None:
     lower = word.lower()
     if (lower in _STOP and (first or word != "May")) or (len(word) < 2 and not word.isdigit()):
         return
     if dotted or word.startswith("--") or re.search(r"_|[a-z][A-Z]|[A-Z]{2}|[A-Za-z]\d|\d[A-Za-z]", word):
-        _add_term(found, word, 4.0, True)
+        _add_term(terms, word, 4.0, True)
     elif word[0].isupper() and not first:
-        _add_term(found, word, 2.5, False)
+        _add_term(terms, word, 2.5, False)
     else:
-        _add_term(found, lower, 0.5 if lower in _LIGHT else 1.0 + 0.05 * min(len(lower), 10), False)
+        _add_term(terms, lower, 0.5 if lower in _LIGHT else 1.0 + 0.05 * min(len(lower), 10), False)
 
 
-def _add_term(found: dict[str, Term], text: str, weight: float, strong: bool) -> None:
+def _add_term(terms: dict[str, Term], text: str, weight: float, strong: bool) -> None:
     if strong:
         left = r"\b" if text[:1].isalnum() or text[:1] == "_" else ""
         right = r"\b" if re.search(r"\w$", text) else ""
@@ -228,8 +228,8 @@ def _add_term(found: dict[str, Term], text: str, weight: float, strong: bool) ->
     else:
         pattern = rf"(?:\b|_){_stem_pattern(text)}\w*"
     key = text.lower()
-    if key not in found or found[key].weight < weight:
-        found[key] = Term(text, pattern, weight, strong)
+    if key not in terms or terms[key].weight < weight:
+        terms[key] = Term(text, pattern, weight, strong)
 
 
 def _stem_pattern(word: str) -> str:
@@ -245,22 +245,22 @@ def _with_short_form(word: str, stem: str) -> str:
     return f"(?:{stem}|{short})" if short else stem
 
 
-def _add_phrases(found: dict[str, Term], words: list[str]) -> None:
+def _add_phrases(terms: dict[str, Term], words: list[str]) -> None:
     """Add neighbouring words as identifiers, too."""
     for place in range(len(words) - 1):
         pair = words[place : place + 2]
         if pair[1].lower() == "of" and place + 2 < len(words):
-            _add_phrase(found, [pair[0], words[place + 2]])
+            _add_phrase(terms, [pair[0], words[place + 2]])
             pair = [words[place + 2], pair[0]]
-        _add_phrase(found, pair)
+        _add_phrase(terms, pair)
 
 
-def _add_phrase(found: dict[str, Term], pair: list[str]) -> None:
+def _add_phrase(terms: dict[str, Term], pair: list[str]) -> None:
     pair = [word.lower() for word in pair]
     if any(word in _STOP or not word.isalpha() for word in pair) or pair[0] in ("default", "which"):
         return
     joined = "[ _-]?".join(_stem_pattern(word) for word in pair)
-    found.setdefault(" ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False))
+    terms.setdefault(" ".join(pair), Term(" ".join(pair), rf"(?:\b|_){joined}\w*", 2.0, False))
 
 
 def _answer_shapes(kind: str, subject: str) -> list[tuple[str, float]]:

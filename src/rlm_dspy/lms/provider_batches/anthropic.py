@@ -68,23 +68,23 @@ class AnthropicBatches:
     def create_batch(self, wave_id: str, file_id: str | None, calls: Sequence[BatchCall]) -> str:
         """Create a batch of these requests."""
         rows = [f'{{"custom_id": "{call.custom_id}", "params": {call.body}}}' for call in calls]
-        found, _ = self.connection.fetch_json(
+        reply, _ = self.connection.fetch_json(
             "POST",
             "messages/batches",
             creates=True,
             content=f'{{"requests": [{", ".join(rows)}]}}'.encode(),
             headers={"content-type": "application/json"},
         )
-        name = text_at(found, "id")
+        name = text_at(reply, "id")
         if not name:
             raise errors.invalid_reply(self._route, "names no id")
         return name
 
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
         """Return the recent batches of this size, oldest first; only their results show whose they are."""
-        found, _ = self.connection.fetch_json("GET", "messages/batches", params={"limit": 100})
+        reply, _ = self.connection.fetch_json("GET", "messages/batches", params={"limit": 100})
         names = []
-        for row in rows_at(found, "data"):
+        for row in rows_at(reply, "data"):
             counts = dict_at(row, "request_counts")
             total = sum(count_at(counts, name) for name in (*_COUNTS, "processing"))
             if total == size and _created_at(row) >= since - _CLOCK_SLACK and text_at(row, "id"):

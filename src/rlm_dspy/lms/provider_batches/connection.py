@@ -137,23 +137,23 @@ def _parse_lines(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 
 def dict_at(value: Any, name: str) -> dict[str, Any]:
     """Return the object of this name in a JSON object, or an empty one."""
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, dict) else {}
+    item = value.get(name) if isinstance(value, dict) else None
+    return item if isinstance(item, dict) else {}
 
 
 def text_at(value: Any, name: str) -> str:
     """Return the text of this name in a JSON object, or an empty one."""
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if isinstance(found, str) else ""
+    item = value.get(name) if isinstance(value, dict) else None
+    return item if isinstance(item, str) else ""
 
 
 def count_at(value: Any, name: str) -> int:
     """Return the whole number of this name in a JSON object, or 0."""
-    found = value.get(name) if isinstance(value, dict) else None
-    return found if type(found) is int and found > 0 else 0
+    item = value.get(name) if isinstance(value, dict) else None
+    return item if type(item) is int and item > 0 else 0
 
 
 def rows_at(value: Any, name: str) -> list[dict[str, Any]]:
     """Return the objects in the list of this name in a JSON object, or in the list that it is."""
-    found = value.get(name) if isinstance(value, dict) else value
-    return [row for row in found if isinstance(row, dict)] if isinstance(found, list) else []
+    item = value.get(name) if isinstance(value, dict) else value
+    return [row for row in item if isinstance(row, dict)] if isinstance(item, list) else []

@@ -53,38 +53,38 @@ class OpenAIBatches:
         lines = [f'{{"custom_id": "{call.custom_id}", {head}"body": {call.body}}}\n' for call in calls]
         file = (f"rlm-dspy-{wave_id}.jsonl", "".join(lines).encode(), "application/jsonl")
         purpose, path = ("batch-api", "files/upload") if self._is_together else ("batch", "files")
-        found, _ = self.connection.fetch_json(
+        reply, _ = self.connection.fetch_json(
             "POST", path, creates=True, data={"purpose": purpose}, files={"file": file}
         )
-        return self._id_in(found)
+        return self._id_in(reply)
 
     def create_batch(self, wave_id: str, file_id: str | None, calls: Sequence[BatchCall]) -> str:
         """Create a batch of an uploaded file; its metadata names the wave."""
         body: dict[str, Any] = {"input_file_id": file_id, "endpoint": _ENDPOINT, "completion_window": "24h"}
         if not self._is_together:
             body["metadata"] = {_LABEL: wave_id}
-        found, _ = self.connection.fetch_json("POST", "batches", creates=True, json=body)
-        return self._id_in(_unwrapped(found))
+        reply, _ = self.connection.fetch_json("POST", "batches", creates=True, json=body)
+        return self._id_in(_unwrapped(reply))
 
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
         """Return the batch of this wave, found by its label or its file, if there is one."""
         after: dict[str, str] = {}
         for _ in range(_MOST_PAGES):
-            found, _ = self.connection.fetch_json("GET", "batches", params={"limit": _PAGE, **after})
-            rows = [row for row in rows_at(found, "data") if text_at(row, "id")]
+            reply, _ = self.connection.fetch_json("GET", "batches", params={"limit": _PAGE, **after})
+            rows = [row for row in rows_at(reply, "data") if text_at(row, "id")]
             for row in rows:
                 is_ours = file_id is not None and text_at(row, "input_file_id") == file_id
                 if is_ours or text_at(dict_at(row, "metadata"), _LABEL) == wave_id:
                     return [row["id"]]
-            if not rows or isinstance(found, list) or found.get("has_more") is not True:
+            if not rows or isinstance(reply, list) or reply.get("has_more") is not True:
                 break
             after = {"after": rows[-1]["id"]}
         return []
 
     def fetch_state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
-        found, retry_after = self.connection.fetch_json("GET", f"batches/{quote(batch_id, safe='')}")
-        row = _unwrapped(found)
+        reply, retry_after = self.connection.fetch_json("GET", f"batches/{quote(batch_id, safe='')}")
+        row = _unwrapped(reply)
         status = text_at(row, "status").lower()
         counts = dict_at(row, "request_counts")
         files = [text_at(row, name) for name in ("output_file_id", "error_file_id")]
@@ -119,13 +119,13 @@ class OpenAIBatches:
         """Cancel a batch; what was answered until then can be read and is billed."""
         self.connection.fetch_json("POST", f"batches/{quote(batch_id, safe='')}/cancel")
 
-    def _id_in(self, found: Any) -> str:
-        name = text_at(found, "id")
+    def _id_in(self, reply: Any) -> str:
+        name = text_at(reply, "id")
         if not name:
             raise errors.invalid_reply(self._route, "names no id")
         return name
 
 
-def _unwrapped(found: Any) -> Any:
+def _unwrapped(reply: Any) -> Any:
     """Return the batch itself; Together wraps a new one in ``job``."""
-    return dict_at(found, "job") or found
+    return dict_at(reply, "job") or reply

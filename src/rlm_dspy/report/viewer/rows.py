@@ -60,19 +60,19 @@ class Joined:
 
 def joined_records(run: Run) -> Joined:
     """Return the steps and sub-calls of the whole tree by their span, and its runs by their id."""
-    found, runs = Joined(), [run]
+    joined, runs = Joined(), [run]
     while runs:
         one = runs.pop()
-        found.runs.setdefault(one.id, one)
+        joined.runs.setdefault(one.id, one)
         for step in one.steps:
             if step.span is not None:
-                found.records.setdefault(step.span, step)
+                joined.records.setdefault(step.span, step)
             for call in step.sub_calls:
                 if call.span is not None:
-                    found.records.setdefault(call.span, call)
+                    joined.records.setdefault(call.span, call)
                 if call.run:
                     runs.append(call.run)
-    return found
+    return joined
 
 
 def ordered_spans(spans: Iterable[Span]) -> list[tuple[Span, int | None]]:
@@ -86,17 +86,17 @@ def ordered_spans(spans: Iterable[Span]) -> list[tuple[Span, int | None]]:
         known = span.parent is not None and span.parent in by_id
         below.setdefault(span.parent if known else None, []).append(span)
     placed: dict[int, int] = {}
-    found: list[tuple[Span, int | None]] = []
+    ordered: list[tuple[Span, int | None]] = []
     for top in [*below.get(None, []), *by_id.values()]:
         waiting: list[tuple[Span, int | None]] = [] if top.id in placed else [(top, None)]
         while waiting:
             span, parent = waiting.pop()
             if span.id in placed:
                 continue
-            placed[span.id] = len(found)
-            found.append((span, parent))
+            placed[span.id] = len(ordered)
+            ordered.append((span, parent))
             waiting += [(one, placed[span.id]) for one in reversed(below.get(span.id, []))]
-    return found
+    return ordered
 
 
 class RunRows:

@@ -39,12 +39,12 @@ def static_lines(run: Run, texts: TextTable) -> Iterator[str]:
 
 
 def _count_steps(run: Run) -> int:
-    found, runs = 0, [run]
+    count, runs = 0, [run]
     while runs:
         one = runs.pop()
-        found += len(one.steps)
+        count += len(one.steps)
         runs += [call.run for step in one.steps for call in step.sub_calls if call.run]
-    return found
+    return count
 
 
 def _parts_of(record: Run | Step | SubCall, texts: TextTable) -> Iterator[Part]:

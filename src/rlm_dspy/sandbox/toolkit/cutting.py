@@ -160,11 +160,11 @@ def _size_text(data: Any, name: Any) -> str:
     return f"{counted_noun(lines, 'line')}, {counted_noun(chars, 'character')}"
 
 
-def _with_methods(body: str, found: list[tuple[int, str]]) -> list[tuple[int, str]]:
+def _with_methods(body: str, definitions: list[tuple[int, str]]) -> list[tuple[int, str]]:
     """Insert the methods of each class after it, indented."""
     both: list[tuple[int, str]] = []
-    stops = [*(start for start, _ in found), len(body)][1:]
-    for (start, title), stop in zip(found, stops, strict=False):
+    stops = [*(start for start, _ in definitions), len(body)][1:]
+    for (start, title), stop in zip(definitions, stops, strict=False):
         both.append((start, title))
         if has_methods(title):
             first = body.find("\n", body.find(title, start)) + 1 or stop

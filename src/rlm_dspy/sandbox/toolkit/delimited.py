@@ -29,8 +29,8 @@ def sheet_rows(text: str) -> list[dict[str, str]]:
     """Return the records of a converted workbook; with several sheets, each record names its sheet."""
     sheets: list[tuple[str, list[list[str]]]] = []
     for line in text.split("\n"):
-        if found := _SHEET.fullmatch(line):
-            sheets.append((found[1], []))
+        if match := _SHEET.fullmatch(line):
+            sheets.append((match[1], []))
         elif sheets and line.strip("\t"):
             sheets[-1][1].append(line.split("\t"))
     rows = []
@@ -43,8 +43,8 @@ def sheet_rows(text: str) -> list[dict[str, str]]:
 def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
     """Return the delimiter, and the text without the line that declares it."""
     first, _, rest = text.partition("\n")
-    if found := re.fullmatch(r'"?sep=(.)"?', first.strip("\r"), re.IGNORECASE):
-        return found[1], rest
+    if match := re.fullmatch(r'"?sep=(.)"?', first.strip("\r"), re.IGNORECASE):
+        return match[1], rest
     head = text[:_SNIFFED_CHARS]
     usual = "\t" if kind == "tsv" else ","
     best, most = usual, (0.0, 0)

@@ -125,26 +125,26 @@ class BytesPart(Part):
 
 def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any], limit: float, around: int) -> Matches:
     """Find a pattern in the named files (None: ``data`` is a single text), with at most ``limit`` matches."""
-    found = Places()
+    places = Places()
     most = int(min(limit, MOST))
     left = _SCANNED
     for name in names:
-        full = len(found) >= most
+        full = len(places) >= most
         view, ascii_only = _utf8_bytes(data, name)
         regex = re2_pattern(expression, ascii_only)
-        counted = sum(found.counts.values()) - len(found)
+        counted = sum(places.counts.values()) - len(places)
         if full and (most == MOST or regex is None or left < len(view) or counted >= _COUNTED):
-            found.complete = False
+            places.complete = False
             break
         left -= len(view) if full else 0
         if regex is None:
-            _search_text(re_pattern(expression), expression, data, name, found, most, around)
+            _search_text(re_pattern(expression), expression, data, name, places, most, around)
         else:
             part = BytesPart(data, name, expression, around, view, ascii_only)
-            _search_bytes(regex, view, part, found, most)
-            found.add(part if isinstance(data, CorpusTexts) else _as_characters(part, view, ascii_only))
-    found.full = len(found) >= MOST and not found.complete
-    return Matches(store=found, order=range(len(found)))
+            _search_bytes(regex, view, part, places, most)
+            places.add(part if isinstance(data, CorpusTexts) else _as_characters(part, view, ascii_only))
+    places.full = len(places) >= MOST and not places.complete
+    return Matches(store=places, order=range(len(places)))
 
 
 def _utf8_bytes(data: Any, name: Any) -> tuple[Any, bool]:
@@ -161,25 +161,25 @@ def _search_text(
     written: "re.Pattern[str]",
     data: Any,
     name: Any,
-    found: Places,
+    places: Places,
     most: int,
     around: int,
 ) -> None:
     part = Part(data, name, written, around)
-    left = most - len(found)
+    left = most - len(places)
     for match in expression.finditer(part.body):
         part.starts.append(match.start())
         part.ends.append(match.end())
         if len(part.starts) >= left:
-            found.complete = False
+            places.complete = False
             break
-    found.add(part)
+    places.add(part)
     if part.starts:
-        found.counts[name or ""] = len(part.starts)
+        places.counts[name or ""] = len(part.starts)
 
 
-def _search_bytes(regex: Any, view: Any, part: Part, found: Places, most: int) -> None:
-    left = most - len(found)
+def _search_bytes(regex: Any, view: Any, part: Part, places: Places, most: int) -> None:
+    left = most - len(places)
     beyond = 1 if most == MOST else _COUNTED
     starts, ends = part.starts, part.ends
     many, empty = 0, -1
@@ -194,10 +194,10 @@ def _search_bytes(regex: Any, view: Any, part: Part, found: Places, most: int) -
             starts.append(start)
             ends.append(end)
         elif many >= left + beyond:
-            found.complete = False
+            places.complete = False
             break
     if many:
-        found.counts[part.name or ""] = many
+        places.counts[part.name or ""] = many
 
 
 def _as_characters(part: Part, view: Any, ascii_only: bool) -> Part:

@@ -218,9 +218,9 @@ def passage_start(body: str, at: int) -> int:
     if stop <= 0 or stop >= len(body):
         return min(max(stop, 0), len(body))
     for mark in ("\n\n", "\n", " "):
-        found = body.rfind(mark, stop - PASSAGE // 2, stop)
-        if found >= 0:
-            return found + len(mark)
+        mark_at = body.rfind(mark, stop - PASSAGE // 2, stop)
+        if mark_at >= 0:
+            return mark_at + len(mark)
     return stop
 
 

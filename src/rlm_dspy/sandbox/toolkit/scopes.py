@@ -26,7 +26,7 @@ def scope_of(body: str, start: int) -> str:
     line_start = body.rfind("\n", 0, start) + 1
     line_end = body.find("\n", line_start)
     limit = _indent_width(body[line_start : line_end if line_end >= 0 else len(body)])
-    found: list[str] = []
+    names: list[str] = []
     for _ in range(_CLIMBED):
         if line_start == 0 or limit == 0:
             break
@@ -38,8 +38,8 @@ def scope_of(body: str, start: int) -> str:
             continue
         limit = indent
         if title := _definition_title(text):
-            found.append(title)
-    return " > ".join(reversed(found))
+            names.append(title)
+    return " > ".join(reversed(names))
 
 
 def methods(body: str, start: int, stop: int) -> list[tuple[int, str]]:

@@ -242,14 +242,14 @@ def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str
     if isinstance(data, str) or not isinstance(source, str):
         raise ValueError(f"source must be a file name or a glob of a corpus, not {quoted(source)}")
     names = [name for name in data if isinstance(name, str)]
-    found = [source] if source in names else fnmatch.filter(names, source)
-    found = found or [name for name in names if name.endswith("/" + source)]
-    found = found or [name for name in names if name.startswith(source.rstrip("/") + "/")]
-    if not found:
+    matching = [source] if source in names else fnmatch.filter(names, source)
+    matching = matching or [name for name in names if name.endswith("/" + source)]
+    matching = matching or [name for name in names if name.startswith(source.rstrip("/") + "/")]
+    if not matching:
         raise ValueError(f"no file matches {quoted(source)}{spelling_hint(source, names)}")
-    if single and len(found) > 1:
-        raise ValueError(f"{quoted(source)} means {len(found)} files ({', '.join(found[:5])}): name one")
-    return found
+    if single and len(matching) > 1:
+        raise ValueError(f"{quoted(source)} means {len(matching)} files ({', '.join(matching[:5])}): name one")
+    return matching
 
 
 def _range_text(data: Any, item: Any) -> str:

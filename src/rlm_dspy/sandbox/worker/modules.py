@@ -176,15 +176,15 @@ def hopeless_reason(tree: ast.Module, namespace: dict[str, Any], extra: frozense
 
 def _bound_names(statement: ast.stmt) -> set[str]:
     """Return the names that a statement may bind."""
-    found = set()
+    names = set()
     for node in own.walk(statement):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.alias):
-            found.add(node.asname or node.name.partition(".")[0])
-    return found
+            names.add(node.asname or node.name.partition(".")[0])
+    return names
 
 
 def _imported_roots(statement: ast.Import | ast.ImportFrom) -> list[str]:

@@ -29,10 +29,10 @@ def plain_data(value: Any) -> Any:
 def _from_numpy(value: Any) -> Any:
     if value.dtype.str.endswith(_FINER):
         value = value.astype(value.dtype.str.rpartition("[")[0] + "[us]")
-    found = value.tolist()
-    if type(found) is type(value):  # a number wider than Python's
+    plain = value.tolist()
+    if type(plain) is type(value):  # a number wider than Python's
         return complex(value) if value.dtype.kind == "c" else float(value)
-    return found
+    return plain
 
 
 def _from_pandas(value: Any) -> Any:

@@ -9,31 +9,31 @@ BAR_CHARS = 20  # characters of a full bar
 BAR = ""  # the title of the row of bars
 
 
-def _column_texts(found: Mapping[str, Any]) -> dict[str, str]:
+def _column_texts(figures: Mapping[str, Any]) -> dict[str, str]:
     """Return the figures of one side by the titles of their rows."""
     return {
-        "score": score_text(found),
-        "95% interval": interval_text(found["interval"]),
-        BAR: "" if found["score"] is None else score_bar(found["score"]),
-        "submitted": str(found["submitted"]),
-        "extracted": str(found["extracted"]),
-        "stopped": str(found["stopped"]),
-        "failed": str(found["failed"]),
-        "calls": calls_text(found),
-        "tokens": f"{found['tokens']:,}",
-        "cost": dollar_text(found["cost"]),
-        "s median": f"{found['seconds_median']:.2f}",
-        "s p95": f"{found['seconds_p95']:.2f}",
-        "prefix": _percent_text(found["prefix_share"]),
-        "evidence": _percent_text(found["evidence"]),
+        "score": score_text(figures),
+        "95% interval": interval_text(figures["interval"]),
+        BAR: "" if figures["score"] is None else score_bar(figures["score"]),
+        "submitted": str(figures["submitted"]),
+        "extracted": str(figures["extracted"]),
+        "stopped": str(figures["stopped"]),
+        "failed": str(figures["failed"]),
+        "calls": calls_text(figures),
+        "tokens": f"{figures['tokens']:,}",
+        "cost": dollar_text(figures["cost"]),
+        "s median": f"{figures['seconds_median']:.2f}",
+        "s p95": f"{figures['seconds_p95']:.2f}",
+        "prefix": _percent_text(figures["prefix_share"]),
+        "evidence": _percent_text(figures["evidence"]),
     }
 
 
-def score_text(found: Mapping[str, Any]) -> str:
+def score_text(figures: Mapping[str, Any]) -> str:
     """Return the score of a side, or why it has none."""
-    if found["score"] is not None:
-        return f"{found['score']:.3f}"
-    return "failed" if found["questions"] else "not measured"
+    if figures["score"] is not None:
+        return f"{figures['score']:.3f}"
+    return "failed" if figures["questions"] else "not measured"
 
 
 def interval_text(interval: list[float] | None) -> str:
@@ -41,16 +41,16 @@ def interval_text(interval: list[float] | None) -> str:
     return "–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
 
 
-def score_interval_text(found: Mapping[str, Any]) -> str:
+def score_interval_text(figures: Mapping[str, Any]) -> str:
     """Return the score of a side with its interval, or why it has none."""
-    interval = "" if found["interval"] is None else f"  (95% interval {interval_text(found['interval'])})"
-    return f"{score_text(found)}{interval}"
+    interval = "" if figures["interval"] is None else f"  (95% interval {interval_text(figures['interval'])})"
+    return f"{score_text(figures)}{interval}"
 
 
-def calls_text(found: Mapping[str, Any]) -> str:
+def calls_text(figures: Mapping[str, Any]) -> str:
     """Return the calls of a side, and how many of them a cache answered: those have no tokens, cost and time."""
-    cached = f" ({found['cached_calls']:,} cached)" if found["cached_calls"] else ""
-    return f"{found['calls']:,}{cached}"
+    cached = f" ({figures['cached_calls']:,} cached)" if figures["cached_calls"] else ""
+    return f"{figures['calls']:,}{cached}"
 
 
 def dollar_text(cost: float | None) -> str:
@@ -80,7 +80,7 @@ def _percent_text(share: float | None) -> str:
 
 def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
     """Return the table of a comparison: a row for each figure, a column for each side."""
-    sides = [_column_texts(found) for found in made.values()]
+    sides = [_column_texts(figures) for figures in made.values()]
     cells = [["", *made]]
     for name in sides[0] if sides else ():
         if bars or name != BAR:
@@ -90,7 +90,7 @@ def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
 
 def task_cells(made: dict[str, Any]) -> list[list[str]]:
     """Return the table of scores by task; empty if the rows have no tasks."""
-    scores = [found["tasks"] for found in made.values()]
+    scores = [figures["tasks"] for figures in made.values()]
     cells = [["task", *made]]
     for task in sorted(set().union(*scores)):
         cells.append([task, *(_task_text(each, task) for each in scores)])
@@ -106,5 +106,5 @@ def _task_text(scores: Mapping[str, float | None], task: str) -> str:
 
 def differences(made: dict[str, Any]) -> list[str]:
     """Return one line for each side compared with the first, if both were measured."""
-    gaps = {name: found.get("difference") for name, found in made.items()}
+    gaps = {name: figures.get("difference") for name, figures in made.items()}
     return [f"{name} − {gap['to']}: {gain_text(gap)}" for name, gap in gaps.items() if gap]

@@ -136,10 +136,10 @@ def failure_lines(made: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _figure_row(name: str, found: Mapping[str, Any]) -> str:
+def _figure_row(name: str, figures: Mapping[str, Any]) -> str:
     return (
-        f"| {name} | {score_text(found)} | {interval_text(found['interval'])} | {calls_text(found)} | "
-        f"{found['tokens']:,} | {dollar_text(found['cost'])} | {found['seconds_median']:.2f} |"
+        f"| {name} | {score_text(figures)} | {interval_text(figures['interval'])} | {calls_text(figures)} | "
+        f"{figures['tokens']:,} | {dollar_text(figures['cost'])} | {figures['seconds_median']:.2f} |"
     )
 
 

@@ -137,7 +137,7 @@ def time_stamp() -> str:
 
 def package_versions(own: str) -> str:
     """Return the versions that a result depends on, as far as they are installed."""
-    found = [f"rlm-dspy {own}"]
+    versions = [f"rlm-dspy {own}"]
     installed = {each.name for each in metadata.distributions() if each.name in _PACKAGES}
-    found += [f"{name} {metadata.version(name)}" for name in _PACKAGES if name in installed]
-    return ", ".join([*found, f"Python {platform.python_version()}"])
+    versions += [f"{name} {metadata.version(name)}" for name in _PACKAGES if name in installed]
+    return ", ".join([*versions, f"Python {platform.python_version()}"])

@@ -56,21 +56,21 @@ def score_plot(made: Mapping[str, Any]) -> str:
     """Draw the score of each side as a bar, and its interval; a failed side says so."""
     axis = Axis(1.0, LEFT, RIGHT)
     marks = []
-    for place, found in enumerate(made.values()):
+    for place, figures in enumerate(made.values()):
         y = _row_middle(place)
-        if found["score"] is None:
-            marks.append(chart_label(LEFT + 6, y + 5, _failure_text(found), "bad"))
+        if figures["score"] is None:
+            marks.append(chart_label(LEFT + 6, y + 5, _failure_text(figures), "bad"))
             continue
-        low, high = (axis.place_of(value) for value in found["interval"])
-        end = axis.place_of(found["score"])
+        low, high = (axis.place_of(value) for value in figures["interval"])
+        end = axis.place_of(figures["score"])
         marks.append(f'<rect class="bar" x="{LEFT}" y="{y - 9}" width="{end - LEFT:.1f}" height="18"/>')
         marks.append(f'<path class="whisker" d="M{low} {y}H{high}M{low} {y - 5}v10M{high} {y - 5}v10"/>')
-        marks.append(chart_label(RIGHT + 12, y + 5, f"{score_text(found)} ({interval_text(found['interval'])})"))
+        marks.append(chart_label(RIGHT + 12, y + 5, f"{score_text(figures)} ({interval_text(figures['interval'])})"))
     return _plot_by_side("Score by side", "mean score (0 to 1), with its 95% interval", axis, list(made), marks)
 
 
-def _failure_text(found: Mapping[str, Any]) -> str:
-    count = found["questions"]
+def _failure_text(figures: Mapping[str, Any]) -> str:
+    count = figures["questions"]
     if not count:
         return "not measured"
     return "failed: its one question" if count == 1 else f"failed: all {count:,} questions"
@@ -103,17 +103,17 @@ def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
 
 def cost_plot(made: Mapping[str, Any]) -> str:
     """Draw the cost of each side as a bar; empty if no side cost anything."""
-    axis = make_axis([found["cost"] or 0.0 for found in made.values()])
-    if not any(found["cost"] for found in made.values()):
+    axis = make_axis([figures["cost"] or 0.0 for figures in made.values()])
+    if not any(figures["cost"] for figures in made.values()):
         return ""
     marks = []
-    for place, found in enumerate(made.values()):
+    for place, figures in enumerate(made.values()):
         y = _row_middle(place)
-        width = axis.place_of(found["cost"] or 0.0) - LEFT
+        width = axis.place_of(figures["cost"] or 0.0) - LEFT
         marks.append(f'<rect class="bar cost" x="{LEFT}" y="{y - 9}" width="{width:.1f}" height="18"/>')
-        text = dollar_text(found["cost"])
-        if found["cost"] is not None:
-            text += f", {dollar_text(found['cost'] / max(1, found['questions']))} each"
+        text = dollar_text(figures["cost"])
+        if figures["cost"] is not None:
+            text += f", {dollar_text(figures['cost'] / max(1, figures['questions']))} each"
         marks.append(chart_label(RIGHT + 12, y + 5, text))
     return _plot_by_side("Cost by side", "US dollars for all questions", axis, list(made), marks)
 

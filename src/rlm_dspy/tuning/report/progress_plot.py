@@ -65,29 +65,29 @@ def _axes_marks(calls: Axis, score: Axis) -> str:
     return "".join(parts)
 
 
-def _test_marks(found: Mapping[str, Any], name: str, at: int, calls: Axis, score: Axis) -> str:
+def _test_marks(figures: Mapping[str, Any], name: str, at: int, calls: Axis, score: Axis) -> str:
     """Return the score of the test set as a diamond with its interval, and a band across the plot."""
-    if found["score"] is None:
+    if figures["score"] is None:
         return ""
-    x, y = calls.place_of(at), score.place_of(found["score"])
-    low, high = (score.place_of(value) for value in found["interval"])
+    x, y = calls.place_of(at), score.place_of(figures["score"])
+    low, high = (score.place_of(value) for value in figures["interval"])
     band = f'<rect class="band" x="{LEFT}" y="{high}" width="{RIGHT - LEFT}" height="{max(1.0, low - high):.1f}"/>'
     bar = f'<path class="test" d="M{x} {low}V{high}M{x - 5} {low}h10M{x - 5} {high}h10"/>'
     mark = f'<path class="test mark" d="M{x} {y - 6}l6 6l-6 6l-6 -6z"/>'
-    tip = f"test {name}: {score_text(found)} ({interval_text(found['interval'])})"
+    tip = f"test {name}: {score_text(figures)} ({interval_text(figures['interval'])})"
     return f"<g><title>{safe_text(tip)}</title>{band}{bar}{mark}</g>"
 
 
 def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
     """Return the scores of the test set to the right of the plot, not one upon the other."""
-    found = {name: made[name] for name in ("before", "after")}
+    figures = {name: made[name] for name in ("before", "after")}
     # What was not measured has its label at the bottom.
-    places = {name: score.place_of(each["score"] or 0.0) for name, each in found.items()}
+    places = {name: score.place_of(each["score"] or 0.0) for name, each in figures.items()}
     upper, lower = sorted(places, key=lambda name: places[name])
     if places[lower] - places[upper] < LABEL_HEIGHT:
         places[upper] = places[lower] - LABEL_HEIGHT
     labels = []
-    for name, each in found.items():
+    for name, each in figures.items():
         kind = "bad" if each["score"] is None else "testname"
         labels.append(chart_label(RIGHT + 10, places[name] + 4, f"test {name}: {score_text(each)}", kind))
     return labels
