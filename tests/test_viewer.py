@@ -19,7 +19,7 @@ from run_viewer import BROWSER_FLAGS, make_run
 import rlm_dspy
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import MASK, Redactor
-from rlm_dspy.report.viewer import chrome_trace, rows, static_page
+from rlm_dspy.report.viewer import chrome_trace, static_page
 from rlm_dspy.report.viewer.page import html_page
 from rlm_dspy.run import Message, Run, Span, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
@@ -148,7 +148,6 @@ def test_hostile_text_stays_text() -> None:
 
 def test_secrets_are_masked_in_every_part_even_where_a_text_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     secret = "sk-0123456789"
-    monkeypatch.setattr(rows, "MAX_CHARS", 100)
     monkeypatch.setattr(static_page, "MAX_CHARS", 100)
     run = made_run(
         steps=(Step(index=1, output="x" * 95 + secret, code=secret),),

@@ -72,11 +72,11 @@ class _CallSignatureMeta(type(dspy.Signature)):  # type: ignore[misc]
 
 def call_signature(own: Any, instructions: str) -> Any:
     """Return a predictor's signature with the instructions of one call; under ``dspy.Refine`` it equals its own."""
-    made = own.with_instructions(instructions)
+    changed = own.with_instructions(instructions)
     if type(dspy.settings.adapter).__qualname__.startswith("Refine."):
-        made.predictor_signature = getattr(own, "predictor_signature", own)
-        made.__class__ = _CallSignatureMeta
-    return made
+        changed.predictor_signature = getattr(own, "predictor_signature", own)
+        changed.__class__ = _CallSignatureMeta
+    return changed
 
 
 class WrappedEngine:

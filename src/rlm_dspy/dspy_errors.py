@@ -98,8 +98,8 @@ def _combined_error(
                 plain[name] = dict(value)
         return _combined_error, (ours, theirs, self.args, plain)
 
-    made = {"__module__": ours.__module__, "__init__": BaseException.__init__, "__reduce__": reduce}
-    twin: BaseException = type(ours.__name__, (ours, theirs), made)(*args)
+    members = {"__module__": ours.__module__, "__init__": BaseException.__init__, "__reduce__": reduce}
+    twin: BaseException = type(ours.__name__, (ours, theirs), members)(*args)
     twin.__dict__.update(state)
     return twin
 

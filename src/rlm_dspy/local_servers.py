@@ -89,11 +89,11 @@ class Access:
     timeout: float = TIMEOUT_SECONDS
 
 
-def chosen_address(model: str, given: str | None, env: Mapping[str, str] | None = None) -> str | None:
+def chosen_address(model: str, explicit: str | None, env: Mapping[str, str] | None = None) -> str | None:
     """Return the address from the option, or from a variable such as ``OPENAI_API_BASE``."""
     env = os.environ if env is None else env
     names = (f"{_variable_stem(model)}_API_BASE", f"{_variable_stem(model)}_BASE_URL")
-    address = given or next(filter(None, map(env.get, names)), "")
+    address = explicit or next(filter(None, map(env.get, names)), "")
     return address.strip() or None
 
 
@@ -103,10 +103,10 @@ def key_variable(model: str) -> str:
 
 
 def access_to(
-    model: str, given: str | None, key: str | None = None, headers: Mapping[str, str] | None = None
+    model: str, explicit: str | None, key: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Access | None:
     """Return how to reach a model's server, or None if it is not the user's own."""
-    base = chosen_address(model, given)
+    base = chosen_address(model, explicit)
     if base is None or not may_be_asked(model, base):
         return None
     return Access(base, key or os.environ.get(key_variable(model), "").strip() or None, headers)

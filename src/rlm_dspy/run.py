@@ -52,8 +52,8 @@ class _Value(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _make_encodable(cls, given: Any) -> Any:
-        return replace_surrogates(given)
+    def _make_encodable(cls, fields: Any) -> Any:
+        return replace_surrogates(fields)
 
 
 class Usage(_Value):

@@ -191,9 +191,9 @@ class SpanExporter:
 
     def _content_attributes(self, span: Span, record: Any) -> dict[str, Any]:
         if span.kind == "run":
-            given = {name: self._shown_text(text) for name, text in getattr(record, "inputs", {}).items()}
-            made = {name: self._shown_text(str(value)) for name, value in getattr(record, "outputs", {}).items()}
-            return _values(json.dumps(given, ensure_ascii=False), json.dumps(made, ensure_ascii=False))
+            inputs = {name: self._shown_text(text) for name, text in getattr(record, "inputs", {}).items()}
+            outputs = {name: self._shown_text(str(value)) for name, value in getattr(record, "outputs", {}).items()}
+            return _values(json.dumps(inputs, ensure_ascii=False), json.dumps(outputs, ensure_ascii=False))
         if span.kind == "cell":
             code, output = self._shown_text(span.input), self._shown_text(span.output)
             call = {"gen_ai.tool.call.arguments": json.dumps({"code": code}, ensure_ascii=False)}
@@ -286,8 +286,8 @@ def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, An
     return attributes
 
 
-def _values(given: str, made: str) -> dict[str, str]:
-    return {"input.value": given, "output.value": made}
+def _values(inputs: str, outputs: str) -> dict[str, str]:
+    return {"input.value": inputs, "output.value": outputs}
 
 
 def _span_kind(api: Any, span: Span) -> Any:

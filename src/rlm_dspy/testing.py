@@ -177,8 +177,8 @@ def action(code: str, reasoning: str = "next") -> str:
 
 def fields(**values: str) -> str:
     """Return a reply with the named output fields, as for ``dspy.Predict``."""
-    given = [f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()]
-    return "".join(given) + "[[ ## completed ## ]]"
+    sections = [f"[[ ## {name} ## ]]\n{value}\n\n" for name, value in values.items()]
+    return "".join(sections) + "[[ ## completed ## ]]"
 
 
 def texts(request: Request) -> list[str]:

@@ -97,18 +97,18 @@ class Evidence(BaseModel):
             return {"quote": replace_surrogates(value)}
         if not isinstance(value, Mapping):
             return value
-        given = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
-        if given["quote"] is None:
-            given["quote"] = next((value[key] for key in ("text", "passage", "snippet") if key in value), None)
-        if given["source"] is None:
-            given["source"] = next((value[key] for key in ("path", "file", "name") if key in value), None)
+        fields = {key: value.get(key) for key in ("quote", "source", "start", "end", "line")}
+        if fields["quote"] is None:
+            fields["quote"] = next((value[key] for key in ("text", "passage", "snippet") if key in value), None)
+        if fields["source"] is None:
+            fields["source"] = next((value[key] for key in ("path", "file", "name") if key in value), None)
         span = value.get("range")
-        if given["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
-            given["start"], given["end"] = span
-        if isinstance(given["quote"], str):
-            given["quote"] = replace_surrogates(given["quote"])
-        _split_place(given)
-        return given | {key: _position_number(given[key]) for key in ("start", "end", "line")}
+        if fields["start"] is None and isinstance(span, (list, tuple)) and len(span) == 2:
+            fields["start"], fields["end"] = span
+        if isinstance(fields["quote"], str):
+            fields["quote"] = replace_surrogates(fields["quote"])
+        _split_place(fields)
+        return fields | {key: _position_number(fields[key]) for key in ("start", "end", "line")}
 
     def _repr_html_(self) -> str:
         """Return a small table for notebooks: the quote, where it is, and how well it matches."""
@@ -134,14 +134,14 @@ def _position_number(value: Any) -> int | None:
     return int(digits[1]) if digits and not isinstance(value, bool) else None
 
 
-def _split_place(given: dict[str, Any]) -> None:
+def _split_place(fields: dict[str, Any]) -> None:
     """Split the place off a source written as ``path:line``, ``path#L12``, ``line 12`` or ``path:page 3``."""
-    if given["source"] is None:
+    if fields["source"] is None:
         return
-    source = replace_surrogates(str(given["source"]))[:_MAX_SOURCE_CHARS].strip()
+    source = replace_surrogates(str(fields["source"]))[:_MAX_SOURCE_CHARS].strip()
     if label := _LABEL.fullmatch(source):
         source = label["path"].strip(" ,(")
     if place := _PLACE.fullmatch(source):
         source = place["path"].strip(" ,")
-        given["line"] = place["line"] if given["line"] is None else given["line"]
-    given["source"] = source or None
+        fields["line"] = place["line"] if fields["line"] is None else fields["line"]
+    fields["source"] = source or None

@@ -267,20 +267,20 @@ class Route:
 
     def arguments(self) -> dict[str, Any]:
         """Return the arguments for LiteLLM besides the request."""
-        given: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
+        settings: dict[str, Any] = {"timeout": self.timeout, "max_retries": 0}
         if self.base:
-            given["api_base"] = _without_credentials(self.base)  # HTTP clients refuse them beside a key
+            settings["api_base"] = _without_credentials(self.base)  # HTTP clients refuse them beside a key
         if self.key:
-            given["api_key"] = self.key
+            settings["api_key"] = self.key
         elif self.own_base and not self.is_ollama:
-            given["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
+            settings["api_key"] = "none"  # the OpenAI client insists on one; local servers ignore it
         if headers := self.sent_headers:
-            given["extra_headers"] = headers
+            settings["extra_headers"] = headers
         if self.is_ollama:
-            given |= {"num_ctx": self.window(), "keep_alive": self.keep_alive, "extra_body": {"truncate": False}}
+            settings |= {"num_ctx": self.window(), "keep_alive": self.keep_alive, "extra_body": {"truncate": False}}
             if self.think is not None:
-                given["think"] = self.think
-        return given
+                settings["think"] = self.think
+        return settings
 
     @property
     def is_streamed(self) -> bool:
@@ -350,5 +350,5 @@ def _cached_window(base: str, model: str) -> int:
 
 
 def _ollama_slots() -> int:
-    given = os.environ.get("OLLAMA_NUM_PARALLEL", "")
-    return int(given) if given.isdecimal() and int(given) > 0 else 1
+    slots = os.environ.get("OLLAMA_NUM_PARALLEL", "")
+    return int(slots) if slots.isdecimal() and int(slots) > 0 else 1

@@ -206,10 +206,10 @@ def _with_text(choice: Any) -> Any:
 def _readable_usage(usage: Any) -> dict[str, Any]:
     """Return a usage with whole counts only; without any if a main one is impossible, so that it is estimated."""
     counts = _whole_counts(usage)
-    given = usage if isinstance(usage, dict) else {}
+    reported = usage if isinstance(usage, dict) else {}
     main = ("prompt_tokens", "completion_tokens")
-    if counts is None or any(given.get(name) is not None and name not in counts for name in main):
-        values = [given.get(name) for name in main]
+    if counts is None or any(reported.get(name) is not None and name not in counts for name in main):
+        values = [reported.get(name) for name in main]
         shown = [value if isinstance(value, (int, float)) else type(value).__name__ for value in values]  # no secrets
         logger.warning("a reply reports an impossible usage of %s tokens: it is estimated", shown)
         return {}

@@ -108,9 +108,9 @@ class RunStore:
         Raises:
             OSError: the mark cannot be written.
         """
-        made = Mark(mark, note, datetime.now().astimezone().isoformat(timespec="seconds"))
+        judged = Mark(mark, note, datetime.now().astimezone().isoformat(timespec="seconds"))
         safe_files.make_private(self.folder / MARKS)
-        safe_files.write_private(self._mark_path(run_id), json_output.redacted_json(asdict(made), redactor) + "\n")
+        safe_files.write_private(self._mark_path(run_id), json_output.redacted_json(asdict(judged), redactor) + "\n")
 
     def mark_of(self, run_id: str) -> Mark | None:
         """Return the mark of a run, None if it has none.

@@ -73,32 +73,32 @@ class Answerer:
         Raises:
             RLMError: with the partial run.
         """
-        given = {"context": corpus, "question": question, **inputs}
+        values = {"context": corpus, "question": question, **inputs}
         tokens = estimate_tokens(corpus.chars)
         is_compiled = self.compile_rlm is not None or bool(self.tools)
         mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=is_compiled)
         if mode == "retrieve":
-            return _as_answer(self._direct(SHOWN_PASSAGES)(**given), mode)
+            return _as_answer(self._direct(SHOWN_PASSAGES)(**values), mode)
         earlier: Run | None = None
         if mode == "rlm" and self._may_retrieve(corpus, question):
-            found, earlier = self._answer_from_passages(given)
+            found, earlier = self._answer_from_passages(values)
             if found is not None:
                 return found
             self._note("The best-matching passages do not contain the answer; exploring the whole text.")
         if mode == "direct":
             try:
-                return _as_answer(self._direct()(**given), mode)
+                return _as_answer(self._direct()(**values), mode)
             except LMContextWindowError as error:
                 if self.mode == "direct":
                     raise
                 earlier = error.run
                 self._note("The text does not fit in the model's window; exploring it instead.")
-        return self._explore_after(earlier, given)
+        return self._explore_after(earlier, values)
 
-    def _explore_after(self, earlier: Run | None, given: Mapping[str, Any]) -> Answer:
+    def _explore_after(self, earlier: Run | None, values: Mapping[str, Any]) -> Answer:
         """Explore with what an earlier attempt left of the budget, and add its usage to the run."""
         try:
-            prediction = self.explore(self.make_rlm(_rest_of(self.budget, earlier)), given)
+            prediction = self.explore(self.make_rlm(_rest_of(self.budget, earlier)), values)
         except RLMError as error:
             if error.run is not None:
                 error.run = _with_usage_of(earlier, error.run)
@@ -139,10 +139,10 @@ class Answerer:
         has_tables = any(document.kind in ("csv", "tsv", "xlsx") for document in corpus.documents)
         return not has_tables and not asks_about_all(question)
 
-    def _answer_from_passages(self, given: Mapping[str, Any]) -> tuple[Answer | None, Run | None]:
+    def _answer_from_passages(self, values: Mapping[str, Any]) -> tuple[Answer | None, Run | None]:
         """Return the answer from the best passages, None where they gave none; and the run."""
         try:
-            prediction = self._direct(SHOWN_PASSAGES)(**given)
+            prediction = self._direct(SHOWN_PASSAGES)(**values)
         except (ActionError, LMContextWindowError) as error:
             return None, error.run
         answer = _as_answer(prediction, "retrieve")

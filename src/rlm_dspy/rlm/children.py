@@ -70,11 +70,11 @@ class Children:
             read = read.with_instructions(without_markers(sendable_prompt(instruction)))
         if set(inputs) != set(read.input_fields):
             raise ConfigurationError(wrong_inputs_message(signature, read, inputs))
-        given = {name: self._resolved_value(value) for name, value in inputs.items()}
+        values = {name: self._resolved_value(value) for name, value in inputs.items()}
         if self._may_go_deeper():
-            (result,) = self._calls.batch(lambda item: self._run_child(read, item, with_steps=True), [given])
+            (result,) = self._calls.batch(lambda item: self._run_child(read, item, with_steps=True), [values])
         else:
-            (result,) = self._calls.typed_each(read, [given])
+            (result,) = self._calls.typed_each(read, [values])
         return result
 
     def _may_go_deeper(self) -> bool:
@@ -98,10 +98,12 @@ class Children:
         """
         signature = parse_untrusted_signature(f"text, instruction -> {output or 'output: str'}", types)
         validate_names(signature, {})
-        given = [self._resolve_item(item) for item in items]
+        resolved = [self._resolve_item(item) for item in items]
         if self._may_go_deeper():
-            return self._calls.batch(lambda item: self._run_child(signature, item), given)
-        return self._calls.batch(lambda item: self._answer_by_plain_calls(signature, item, typed=bool(output)), given)
+            return self._calls.batch(lambda item: self._run_child(signature, item), resolved)
+        return self._calls.batch(
+            lambda item: self._answer_by_plain_calls(signature, item, typed=bool(output)), resolved
+        )
 
     def _resolve_item(self, item: Mapping[str, Any]) -> dict[str, Any]:
         """Resolve a text sent as a place in the main context; refuse one that is nearly all of it."""

@@ -76,12 +76,12 @@ def earlier_turns(signature: type[dspy.Signature], history: Any) -> list[Earlier
     turns: list[EarlierTurn] = []
     for number, message in enumerate(messages_of(history)):
         _check_names(message, [*inputs, *outputs], f"{own or 'history'}.messages[{number}]")
-        given = {name: kept_input(value) for name, value in message.items() if name in inputs}
+        values = {name: kept_input(value) for name, value in message.items() if name in inputs}
         ended = replace_surrogates(
             jsonable_outputs({name: value for name, value in message.items() if name in outputs})
         )
-        if given or (ended and (not turns or turns[-1].outputs)):
-            turns.append(EarlierTurn(given, ended))
+        if values or (ended and (not turns or turns[-1].outputs)):
+            turns.append(EarlierTurn(values, ended))
         elif ended:
             turns[-1].outputs.update(ended)
     return turns
@@ -102,9 +102,9 @@ def next_history(
 ) -> dspy.History:
     """Return a history with one more turn; long inputs are kept as handles."""
     own = history_field(signature)
-    given = {name: kept_input(value) for name, value in inputs.items() if name != own}
+    values = {name: kept_input(value) for name, value in inputs.items() if name != own}
     ended = replace_surrogates(jsonable_outputs({name: outputs[name] for name in signature.output_fields}))
-    return dspy.History(messages=[*map(replace_surrogates, messages_of(history)), {**given, **ended}])
+    return dspy.History(messages=[*map(replace_surrogates, messages_of(history)), {**values, **ended}])
 
 
 def kept_input(value: Any) -> Any:

@@ -196,11 +196,11 @@ def cropped_image(image: dspy.Image, box: Any) -> dspy.Image:
             right, bottom = min(whole.width, int(numbers[2])), min(whole.height, int(numbers[3]))
             if left >= right or top >= bottom:
                 raise ValueError(f"the box {numbers} holds no pixel of an image of {whole.width}×{whole.height}")
-            made = io.BytesIO()
-            whole.crop((left, top, right, bottom)).save(made, "PNG")
+            file = io.BytesIO()
+            whole.crop((left, top, right, bottom)).save(file, "PNG")
     except (OSError, OverflowError, Pillow.DecompressionBombError) as error:
         raise ValueError(f"the image cannot be read: {error}") from error
-    return dspy.Image(f"data:image/png{BASE64}{base64.b64encode(made.getvalue()).decode()}")
+    return dspy.Image(f"data:image/png{BASE64}{base64.b64encode(file.getvalue()).decode()}")
 
 
 def image_bytes(image: dspy.Image) -> bytes | None:

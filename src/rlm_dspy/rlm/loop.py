@@ -410,8 +410,8 @@ def step_advice(
     code = "\n".join(cells)
     if not outputs or not all(_assigns_name(code, name) for name in outputs):
         return None
-    given = ", ".join(f"{name}={name}" for name in outputs)
-    return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({given}) ends the run.]"
+    arguments = ", ".join(f"{name}={name}" for name in outputs)
+    return f"[{' and '.join(f'`{name}`' for name in outputs)} set, not submitted: SUBMIT({arguments}) ends the run.]"
 
 
 def _assigns_name(cell: str, name: str) -> bool:

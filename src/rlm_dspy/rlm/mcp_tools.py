@@ -275,8 +275,8 @@ def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
 
 
 def _as_identifier(text: str) -> str:
-    made = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "tool"
-    return made if made.isidentifier() and not keyword.iskeyword(made) else f"tool_{made}"
+    identifier = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "tool"
+    return identifier if identifier.isidentifier() and not keyword.iskeyword(identifier) else f"tool_{identifier}"
 
 
 def _connected_client(stack: contextlib.ExitStack, portal: Any, client_class: Any, server: McpServer) -> Any:
@@ -361,11 +361,11 @@ def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[st
     args: dict[str, Any] = {}
     types: dict[str, Any] = {}
     descriptions: dict[str, str] = {}
-    given = schema if isinstance(schema, Mapping) else {}
-    properties, required = given.get("properties"), given.get("required")
+    whole = schema if isinstance(schema, Mapping) else {}
+    properties, required = whole.get("properties"), whole.get("required")
     needed = required if isinstance(required, list) else []
     for name, part in properties.items() if isinstance(properties, Mapping) else ():
-        argument = _argument_schema(part, given)
+        argument = _argument_schema(part, whole)
         if name not in needed:
             argument["optional"] = True
         if isinstance(described := argument.get("description"), str):

@@ -392,9 +392,9 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
             interpreter.tools.pop(toolkit.INDEXED, None)
         if not isinstance(factory, KeptInterpreter):
             return Repl(interpreter, session.repl_values, tools, fields, session.main)
-        made = Repl(interpreter, session.repl_values, tools, fields, session.main, factory.release)
-        made.warnings += [] if session.ledger.depth else factory.take_warnings()
-        return made
+        repl = Repl(interpreter, session.repl_values, tools, fields, session.main, factory.release)
+        repl.warnings += [] if session.ledger.depth else factory.take_warnings()
+        return repl
 
 
 async def _adrive_loop(session: Session, repl: Repl, run: Callable[..., Awaitable[Any]]) -> dspy.Prediction:
@@ -463,7 +463,7 @@ def _call_child(program: RLM, session: Session, factory: Callable[[], CodeInterp
     """Run a child the way DSPy calls a module, so that callbacks see it with its steps nested under it."""
 
     @with_callbacks  # type: ignore[untyped-decorator]
-    def __call__(instance: RLM, **given: Any) -> dspy.Prediction:
+    def __call__(instance: RLM, **values: Any) -> dspy.Prediction:
         return instance._drive_loop(session, factory)
 
     return __call__(program, **inputs)

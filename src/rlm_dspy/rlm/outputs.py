@@ -192,15 +192,15 @@ def _is_hit(value: Any) -> bool:
 
 def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``, or as its JSON."""
-    given = [name for name in fields if value.get(name) is not None]
-    inner = value[given[0]] if len(given) == 1 else None
+    filled = [name for name in fields if value.get(name) is not None]
+    inner = value[filled[0]] if len(filled) == 1 else None
     if isinstance(inner, str) and inner.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             inner = _parsed_text(inner)
-    if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or given[0] not in inner:
+    if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or filled[0] not in inner:
         return value
     required = {name for name, field in fields.items() if field.is_required()}
-    if not required <= set(inner) or _takes_mapping(fields[given[0]].annotation, inner):
+    if not required <= set(inner) or _takes_mapping(fields[filled[0]].annotation, inner):
         return value
     return inner
 

@@ -23,10 +23,10 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         cls, outputs: dict[str, Any], run: Run | None, history: dspy.History | None = None, **about: Any
     ) -> RLMPrediction:
         """Return a prediction with these outputs."""
-        made = cls({**outputs, **about})
-        made._run = run
-        made._history = history
-        return made
+        prediction = cls({**outputs, **about})
+        prediction._run = run
+        prediction._history = history
+        return prediction
 
     @property
     def rlm_run(self) -> Run | None:

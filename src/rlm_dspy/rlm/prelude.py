@@ -100,8 +100,8 @@ def _make_instances(value, shapes):
     name = getattr(value, "_name", None)
     if name in shapes and name in repl:
         optional = shapes[name].get("optional", ())
-        given = {key: item for key, item in value.items() if item is not None or key not in optional}
-        return repl[name](**{key: _make_instances(item, shapes) for key, item in given.items()})
+        values = {key: item for key, item in value.items() if item is not None or key not in optional}
+        return repl[name](**{key: _make_instances(item, shapes) for key, item in values.items()})
     return value
 
 

@@ -232,12 +232,12 @@ def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
         return tool
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        given = _bound_arguments(tool, args, kwargs)
+        arguments = _bound_arguments(tool, args, kwargs)
         for name, schema in (tool.args or {}).items():
-            if name in given and schema.get("type", "Any") != "Any":  # which DSPy checks before it makes the value
-                given[name] = _json_form(given[name])
+            if name in arguments and schema.get("type", "Any") != "Any":  # which DSPy checks before it makes the value
+                arguments[name] = _json_form(arguments[name])
         with dspy.context(allow_tool_async_sync_conversion=True):
-            return _as_data(tool(**given))
+            return _as_data(tool(**arguments))
 
     return call
 

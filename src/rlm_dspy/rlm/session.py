@@ -348,23 +348,23 @@ class Session:
             shown = clean_for_prompt(prompts.trajectory_text(need.steps, max(2_000, min(MAX_EXTRACT_CHARS, left))))
             extract = self.rlm.extract
             if not isinstance(extract, Predictor):
-                given = dspy_states.inputs_for(probe, need.steps, None, self.rlm.max_output_chars)
-                return extract, dspy_states.accepted_inputs(extract, given)
+                values = dspy_states.inputs_for(probe, need.steps, None, self.rlm.max_output_chars)
+                return extract, dspy_states.accepted_inputs(extract, values)
             inputs: dict[str, Any] = {prompts.task_field(self.signature): probe, "trajectory": shown}
             if self.signature is not self.rlm.signature:
-                made = prompts.extract_signature(self.signature)
-                inputs["signature"] = made.with_instructions(extract.signature.instructions)
+                extracting = prompts.extract_signature(self.signature)
+                inputs["signature"] = extracting.with_instructions(extract.signature.instructions)
             return extract, self._with_lm(inputs, extract.lm)
         action = self.rlm.generate_action
         if isinstance(action, Predictor) and self.lm is None and dspy.settings.lm is None:
             raise NoModelError("No LM configured. Use dspy.configure(lm=...) or rlm.set_lm(...).")
         if not isinstance(action, Predictor):
             steps, most = self.steps, self.rlm.budget.max_iters
-            given = dspy_states.inputs_for(self._task_view(), steps, most, self.rlm.max_output_chars)
-            given["signature"] = dspy_states.signature_for(
+            values = dspy_states.inputs_for(self._task_view(), steps, most, self.rlm.max_output_chars)
+            values["signature"] = dspy_states.signature_for(
                 action, self._action_signature(), self._protocol_instructions()
             )
-            return action, dspy_states.accepted_inputs(action, given)
+            return action, dspy_states.accepted_inputs(action, values)
         history = dspy.History(messages=[*self._past_messages(), *map(turn_message, need.history)])
         inputs = {"signature": self._action_signature(), "history": history, "observation": need.observation}
         if self.small and not any("code" in demo for demo in action.demos):

@@ -188,10 +188,10 @@ def output_field(name: str, field: Any, *, finds_quotes: bool = False) -> dict[s
     return described
 
 
-def make_budget(**given: Any) -> Budget:
+def make_budget(**limits: Any) -> Budget:
     """Validate the limits of a run."""
     try:
-        return Budget(**given)
+        return Budget(**limits)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))

@@ -222,8 +222,8 @@ class SubCalls:
     def take_finished(self) -> tuple[SubCall, ...]:
         """Return and clear the sub-calls made since the last call of this method."""
         with self._lock:
-            made, self._made = tuple(self._made), []
-        return made
+            finished, self._made = tuple(self._made), []
+        return finished
 
     def take_remaining(self) -> tuple[SubCall, ...]:
         """Return the sub-calls made since the last time and the unfinished ones, at the end of the run.
@@ -232,14 +232,14 @@ class SubCalls:
         """
         with self._lock:
             still_open, self._open = self._open, {}
-            made = list(self._made)
+            remaining = list(self._made)
         for meter, (call, reservation) in still_open.items():
             meter.abandon_calls()
             reservation.settle(meter.usage)
-            made.append(call.model_copy(update={"usage": meter.usage}))
-            self._end_span(made[-1])
-            self._on_call(made[-1], meter)
-        return tuple(made)
+            remaining.append(call.model_copy(update={"usage": meter.usage}))
+            self._end_span(remaining[-1])
+            self._on_call(remaining[-1], meter)
+        return tuple(remaining)
 
     def add_note(self, note: str) -> None:
         """Add a note to show to the model with its step's output."""
@@ -286,10 +286,10 @@ class SubCalls:
         for item in items:
             if set(item) != set(read.input_fields):
                 raise ConfigurationError(wrong_inputs_message(signature, read, item))
-        given = [self._images.typed_inputs(read, item) for item in items]
+        prepared = [self._images.typed_inputs(read, item) for item in items]
         if any(field.annotation in (dspy.Image, list[dspy.Image]) for field in read.input_fields.values()):
             check_vision(str(self.lm.model))
-        return self.typed_each(read, given)
+        return self.typed_each(read, prepared)
 
     def files_note(self) -> str:
         """Return the line for the model about images and PDFs of its corpus; "" if the sub-model may not see."""
@@ -372,14 +372,14 @@ class SubCalls:
     def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
         """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
         predictor = dspy.Predict(signature)
-        given = dict(inputs)
+        prepared = dict(inputs)
         for name, value in inputs.items():
             if isinstance(value, str):
-                given[name] = sendable_prompt(value)
-        has_images = any(map(holds_image, given.values()))
+                prepared[name] = sendable_prompt(value)
+        has_images = any(map(holds_image, prepared.values()))
         if has_images:
-            given = {name: without_parts(value) for name, value in given.items()}
-        given["lm"] = self.lm
+            prepared = {name: without_parts(value) for name, value in prepared.items()}
+        prepared["lm"] = self.lm
 
         def outputs(predicted: Any) -> Outputs:
             return Outputs({name: predicted.get(name) for name in signature.output_fields})
@@ -387,8 +387,8 @@ class SubCalls:
         result: Outputs | CallError = self.make_charged_call(
             "typed",
             "\n".join(f"{name}: {shown_input(value)}" for name, value in inputs.items()),
-            lambda: outputs(predictor(**given)),
-            lambda: _await_and_read(predictor.acall(**given), outputs),
+            lambda: outputs(predictor(**prepared)),
+            lambda: _await_and_read(predictor.acall(**prepared), outputs),
             shown=lambda found: str(found.values),
             adapter=plain_adapter(images=has_images),
         )
@@ -468,10 +468,10 @@ class SubCalls:
             self.recorder.end(call.span, call, output=call.output, error=call.error)
 
 
-def wrong_inputs_message(signature: str, read: type[dspy.Signature], given: Iterable[str]) -> str:
+def wrong_inputs_message(signature: str, read: type[dspy.Signature], names: Iterable[str]) -> str:
     """Describe how the given inputs differ from those of a signature, in few words."""
     return (
-        f"`{signature[:MAX_QUOTED_CHARS]}` takes {list(read.input_fields)}, not {str(list(given))[:MAX_QUOTED_CHARS]}"
+        f"`{signature[:MAX_QUOTED_CHARS]}` takes {list(read.input_fields)}, not {str(list(names))[:MAX_QUOTED_CHARS]}"
     )
 
 

@@ -143,15 +143,15 @@ class Talk:
             ConfigurationError: the conversation is closed, or another call of it has not ended.
             RLMError: as when the program is called.
         """
-        with self._one_turn(inputs) as given:
-            return self._kept_prediction(self.rlm(interpreter_factory=self._interpreter, **given))
+        with self._one_turn(inputs) as values:
+            return self._kept_prediction(self.rlm(interpreter_factory=self._interpreter, **values))
 
     async def acall(self, **inputs: Any) -> dspy.Prediction:
         """Run one turn as a call does, without blocking the event loop."""
-        with self._one_turn(inputs) as given:
+        with self._one_turn(inputs) as values:
             if self._interpreter.thread is None:
                 self._interpreter.thread = ThreadPoolExecutor(1, thread_name_prefix="rlm-talk")
-            return self._kept_prediction(await self.rlm.acall(interpreter_factory=self._interpreter, **given))
+            return self._kept_prediction(await self.rlm.acall(interpreter_factory=self._interpreter, **values))
 
     def close(self) -> None:
         """End the interpreter; safe to call twice."""

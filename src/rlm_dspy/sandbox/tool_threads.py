@@ -90,7 +90,7 @@ class ToolThreads:
     def _run_tasks(self) -> None:
         while True:
             try:
-                given = self._tasks.get(timeout=IDLE_SECONDS)
+                queued = self._tasks.get(timeout=IDLE_SECONDS)
             except queue.Empty:
                 with self._lock:
                     if self._tasks.empty():
@@ -98,13 +98,13 @@ class ToolThreads:
                         self._idle = max(0, self._idle - 1)
                         return
                 continue
-            if given is None:
+            if queued is None:
                 with self._lock:
                     self._size -= 1
                     self._idle = max(0, self._idle - 1)
                 return
-            task, weight = given
-            given = None  # an idle thread holds no arguments
+            task, weight = queued
+            queued = None  # an idle thread holds no arguments
             try:
                 task()
             except BaseException as error:  # reported like any thread's; the next task still gets a thread

@@ -100,10 +100,10 @@ class CandidateLog:
                 self.candidates[digest] = Candidate(digest, number, state, instructions(program), demos)
             self._failed_in_a_row = 0
             self._runs[run.id] = digest
-            made = self.candidates[digest]
-            if made.measured_at is None:
-                unknown = made.cost is None or run.usage.cost is None
-                made.cost = None if unknown else (made.cost or 0.0) + (run.usage.cost or 0.0)
+            candidate = self.candidates[digest]
+            if candidate.measured_at is None:
+                unknown = candidate.cost is None or run.usage.cost is None
+                candidate.cost = None if unknown else (candidate.cost or 0.0) + (run.usage.cost or 0.0)
 
     def record_failure(self, error: Exception) -> None:
         """Record a question that ended by no fault of its candidate.
@@ -125,21 +125,23 @@ class CandidateLog:
         run = run_of(prediction)
         with self._lock:
             if isinstance(run, Run) and (digest := self._runs.get(run.id)):
-                made = self.candidates[digest]
-                made.scores[str(example.get("id"))] = score
-                if made.measured_at is None and self._val_ids and self._val_ids <= made.scores.keys():
-                    self._record_measurement(made)
+                candidate = self.candidates[digest]
+                candidate.scores[str(example.get("id"))] = score
+                if candidate.measured_at is None and self._val_ids and self._val_ids <= candidate.scores.keys():
+                    self._record_measurement(candidate)
 
-    def _record_measurement(self, made: Candidate) -> None:
+    def _record_measurement(self, candidate: Candidate) -> None:
         """Record that a candidate has run on the whole validation set; an earlier attempt's record holds."""
-        measurement = self._earlier.get(made.digest)
+        measurement = self._earlier.get(candidate.digest)
         if measurement is None:
-            score = made.mean(self._val_ids)
-            measurement = Measurement(digest=made.digest, calls=self._count_calls(), cost=made.cost, score=score)
+            score = candidate.mean(self._val_ids)
+            measurement = Measurement(
+                digest=candidate.digest, calls=self._count_calls(), cost=candidate.cost, score=score
+            )
             if self._path is not None:
                 with self._path.open("a", encoding="utf-8") as file:
                     file.write(measurement.model_dump_json() + "\n")
-        made.measured_at, made.cost = measurement.calls, measurement.cost
+        candidate.measured_at, candidate.cost = measurement.calls, measurement.cost
 
     def best(self, ids: Collection[str]) -> Candidate | None:
         """Return the candidate with the best mean on the questions, among those that ran on all of them.

@@ -30,7 +30,7 @@ INSTRUCTIONS = f"{SHORT_INSTRUCTIONS} Back the answer with quotes copied exactly
 
 def signature(*, evidence: bool = True) -> type[dspy.Signature]:
     """Return the signature for datasets: a context and a question in, an answer and its evidence out."""
-    made: type[dspy.Signature] = dspy.Signature(
+    task: type[dspy.Signature] = dspy.Signature(
         {
             "context": (Any, dspy.InputField(desc="the text or files to answer from")),
             "question": (str, dspy.InputField()),
@@ -39,7 +39,7 @@ def signature(*, evidence: bool = True) -> type[dspy.Signature]:
         },
         INSTRUCTIONS,
     )
-    return made if evidence else made.delete("evidence").with_instructions(SHORT_INSTRUCTIONS)
+    return task if evidence else task.delete("evidence").with_instructions(SHORT_INSTRUCTIONS)
 
 
 @dataclass

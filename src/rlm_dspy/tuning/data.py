@@ -55,10 +55,10 @@ def load(path: str | Path, *, limit: int | None = None, prefix: str = "") -> lis
         if limit is not None and len(examples) >= limit:
             break
         try:
-            made = example(row, path.parent, f"{prefix or path.stem}-{number}")
-            if made.id in examples:
-                raise CorpusError(f"the id {made.id!r} is used twice: give each question its own")
-            examples[made.id] = made
+            loaded = example(row, path.parent, f"{prefix or path.stem}-{number}")
+            if loaded.id in examples:
+                raise CorpusError(f"the id {loaded.id!r} is used twice: give each question its own")
+            examples[loaded.id] = loaded
         except (CorpusError, ConfigurationError) as error:
             raise CorpusError(f"{path}:{number}: {error}") from error
     _cached.clear()
@@ -157,10 +157,10 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
     return examples
 
 
-def _text_tuple(name: str, given: Any) -> tuple[str, ...]:
-    texts = [given] if isinstance(given, str) else given
+def _text_tuple(name: str, value: Any) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
-        raise CorpusError(f"{name} must be a text or a list of texts, not {given!r}")
+        raise CorpusError(f"{name} must be a text or a list of texts, not {value!r}")
     return tuple(texts)
 
 
@@ -171,11 +171,11 @@ def _generated_context(recipe: Mapping[str, Any]) -> Any:
         item = tasks.make(**{key: value for key, value in recipe.items() if key != "sha256"})
     except TypeError as error:
         raise CorpusError(f"the recipe is invalid: {error}") from error
-    made = contain(item.context)
+    handle = contain(item.context)
     wanted = recipe.get("sha256")
-    if wanted and not made.digest.startswith(wanted):
+    if wanted and not handle.digest.startswith(wanted):
         raise CorpusError("the recipe no longer generates the context it was written for: make the dataset again")
-    return made
+    return handle
 
 
 def contain(texts: str | Mapping[str, str]) -> Any:
@@ -219,10 +219,10 @@ def inputs_of(one: dspy.Example) -> dict[str, Any]:
 def inputs_key(one: dspy.Example) -> str:
     """Return a text that is the same for examples that ask the same of the same context."""
     try:
-        given = inputs_of(one)
+        inputs = inputs_of(one)
     except ConfigurationError:
-        given = dict(one.items())
-    values = {name: getattr(value, "digest", value) for name, value in given.items()}
+        inputs = dict(one.items())
+    values = {name: getattr(value, "digest", value) for name, value in inputs.items()}
     normal = {name: scoring.normal_text(value) for name, value in values.items()}
     return json.dumps(normal, sort_keys=True)
 
@@ -236,20 +236,24 @@ def generated(task: str, split: tasks.Split, indices: Iterable[int], **recipe: A
         indices: their numbers in it.
         recipe: ``tokens``, ``seed`` and ``level``, as in :func:`rlm_dspy.tuning.tasks.make`.
     """
-    made = []
+    questions = []
     for index in indices:
-        given: dict[str, Any] = {"seed": 0, "tokens": 8_000, **recipe, "task": task, "split": split, "index": index}
-        item = tasks.make(**given)
-        given |= {"level": item.level, "sha256": contain(item.context).digest[:DIGEST_DIGITS]}
-        row = {"id": f"{task}-{split}-{given['tokens']}-{given['seed']}-{index}", "task": task, "level": item.level}
+        complete: dict[str, Any] = {"seed": 0, "tokens": 8_000, **recipe, "task": task, "split": split, "index": index}
+        item = tasks.make(**complete)
+        complete |= {"level": item.level, "sha256": contain(item.context).digest[:DIGEST_DIGITS]}
+        row = {
+            "id": f"{task}-{split}-{complete['tokens']}-{complete['seed']}-{index}",
+            "task": task,
+            "level": item.level,
+        }
         row |= {"question": item.question, "answer": item.answer, "scorer": item.scorer}
-        made.append(row | {"support": list(item.support)[:5], "context": given})
-    return made
+        questions.append(row | {"support": list(item.support)[:5], "context": complete})
+    return questions
 
 
-def write(path: str | Path, made: Iterable[Mapping[str, Any]]) -> int:
+def write(path: str | Path, questions: Iterable[Mapping[str, Any]]) -> int:
     """Write rows as JSONL and return their number."""
-    lines = [json.dumps(row, ensure_ascii=False) for row in made]
+    lines = [json.dumps(row, ensure_ascii=False) for row in questions]
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8", errors="replace")
     return len(lines)

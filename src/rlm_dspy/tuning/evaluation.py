@@ -329,8 +329,8 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
 
 def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
-    given = prediction.get("evidence")
-    quotes = [item for item in given if isinstance(item, Evidence)] if isinstance(given, list) else []
+    evidence = prediction.get("evidence")
+    quotes = [item for item in evidence if isinstance(item, Evidence)] if isinstance(evidence, list) else []
     values = inputs_of(example)
     for name, value in values.items():
         if isinstance(value, Context):

@@ -153,10 +153,10 @@ def supports(quote: str, proof: Any) -> bool:
 
 
 def _evidence_of(prediction: Any) -> list[Any]:
-    given = prediction.get("evidence")
-    if not isinstance(given, list):
+    evidence = prediction.get("evidence")
+    if not isinstance(evidence, list):
         return []
-    return [item for item in given if hasattr(item, "quote")]
+    return [item for item in evidence if hasattr(item, "quote")]
 
 
 def spent(prediction: Any, what: Spending) -> float:

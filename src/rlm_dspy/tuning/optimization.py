@@ -244,8 +244,8 @@ class CandidateParents:
 
     def on_proposal_end(self, event: Any) -> None:
         """Record a proposal."""
-        made = {**self._parent, **event["new_instructions"]}
-        self.record(json.dumps(made, sort_keys=True), json.dumps(self._parent, sort_keys=True))
+        proposed = {**self._parent, **event["new_instructions"]}
+        self.record(json.dumps(proposed, sort_keys=True), json.dumps(self._parent, sort_keys=True))
 
 
 STATE = "state.json"
@@ -333,21 +333,21 @@ class Optimization:
                 raise RLMError(
                     f"every question failed, so there is nothing to learn from; the first: {before[0].error}"
                 )
-            made: Any = base
+            tuned: Any = base
             if not ended:
                 self._keep_back(before)
-                made, ended = self._compile_program(base)
+                tuned, ended = self._compile_program(base)
             self.phase.close()
             self.candidate_log.counts_failures = False
             self._open_phase()
-            made.sub_lm = self.sub_lm
+            tuned.sub_lm = self.sub_lm
             self.shared_budget.kept_back, self.shared_budget.kept_back_cost = 0, 0.0
             seen = [*self.job.train, *self.job.val]
-            check_leaks(made, self.job.test, known=seen, base=base, field=self.job.metric.field)
-            program.save(made, self.job.folder / "program.json", self.job.redactor)
-            after, cut = self._evaluate_program("after", made)
+            check_leaks(tuned, self.job.test, known=seen, base=base, field=self.job.metric.field)
+            program.save(tuned, self.job.folder / "program.json", self.job.redactor)
+            after, cut = self._evaluate_program("after", tuned)
         return Outcome(
-            program=made,
+            program=tuned,
             base=base,
             before=before,
             after=after,
@@ -369,10 +369,10 @@ class Optimization:
         signature = self.job.signature or contenders.signature()
         return LoggedTunable(signature, self.candidate_log, sub_lm=self.sub_lm, budget=self.job.budget)
 
-    def _evaluate_program(self, name: str, made: dspy.Module) -> tuple[list[Row], str]:
+    def _evaluate_program(self, name: str, candidate: dspy.Module) -> tuple[list[Row], str]:
         """Return the rows on the test set, and the cap that ended the evaluation, if any."""
         journal = self.job.folder / f"{name}.jsonl"
-        identity = json.dumps(program.state_of(made), sort_keys=True, default=repr)
+        identity = json.dumps(program.state_of(candidate), sort_keys=True, default=repr)
         evaluation = Evaluation(
             self.job.test,
             self.job.metric,
@@ -385,9 +385,9 @@ class Optimization:
         self.say(f"{name}: {counted_noun(len(self.job.test), 'question')}")
         with dspy.context(lm=self.lm):
             try:
-                return evaluation.run([contenders.Contender("rlm", made)]), ""
+                return evaluation.run([contenders.Contender("rlm", candidate)]), ""
             except CapReachedError as reached:
-                return evaluation.saved_rows(contenders.Contender("rlm", made)), reached.cap
+                return evaluation.saved_rows(contenders.Contender("rlm", candidate)), reached.cap
 
     def _compile_program(self, base: LoggedTunable) -> tuple[dspy.Module, str]:
         plan = self.plan
@@ -400,7 +400,7 @@ class Optimization:
         log = redirect_output(self.job.folder / "log.txt", self.job.redactor)
         with dspy.context(lm=self.lm), log, questions_asked_once():
             try:
-                made = OPTIMIZERS[plan.optimizer].compile(self, base, metric, plan.settings)
+                compiled = OPTIMIZERS[plan.optimizer].compile(self, base, metric, plan.settings)
             except CapReachedError as reached:
                 return self._best_program(), reached.cap
             except (
@@ -409,21 +409,21 @@ class Optimization:
                 if not self.candidate_log.failed_questions:
                     raise
                 return self._best_program(), FAILURES
-        return made, ""
+        return compiled, ""
 
     def _best_program(self) -> LoggedTunable:
         """Return the best program that ran on the whole validation set, or the one at the start."""
         best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
-        made = self._make_program()
+        restored = self._make_program()
         if best is not None:
-            made.load_state(best.state)
-        return made
+            restored.load_state(best.state)
+        return restored
 
     # --- the optimizers ----------------------------------------------------------------------------------------
 
     def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
-        made = dspy.GEPA(
+        compiled = dspy.GEPA(
             metric=metric,
             reflection_lm=self.prompt_lm,
             component_selector=program.ran,
@@ -433,12 +433,12 @@ class Optimization:
             gepa_kwargs={"callbacks": [self.parents]},
             **settings,
         ).compile(base, trainset=list(job.train), valset=list(job.val))
-        results = made.detailed_results
+        results = compiled.detailed_results
         texts = [json.dumps(program.instructions(one), sort_keys=True) for one in results.candidates]
         for text, above in zip(texts, results.parents, strict=True):
             if above and above[0] is not None:  # those of merges; the others are known already
                 self.parents.record(text, texts[above[0]])
-        return made
+        return compiled
 
     def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job, trials = self.job, settings["num_trials"]

@@ -129,31 +129,31 @@ def instructions_text(facts: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def card_text(made: Mapping[str, Any], *, task: str, signature: str, data_digest: str) -> str:
+def card_text(outcome: Mapping[str, Any], *, task: str, signature: str, data_digest: str) -> str:
     """Return the card of an optimized program.
 
     Args:
-        made: the report of the optimization.
+        outcome: the report of the optimization.
         task: what the program does, in words.
         signature: the names of its inputs and outputs.
         data_digest: the SHA-256 of the file of questions.
     """
-    before, after = made["before"], made["after"]
+    before, after = outcome["before"], outcome["after"]
     rows = [
         ("task", " ".join(task.split())),
         ("signature", f"`{signature}`"),
-        ("model", made["model"]),
-        ("optimizer", f"{made['optimizer']}, instructions proposed by {made['prompt_model']}"),
-        ("metric", made["metric"]),
+        ("model", outcome["model"]),
+        ("optimizer", f"{outcome['optimizer']}, instructions proposed by {outcome['prompt_model']}"),
+        ("metric", outcome["metric"]),
         ("score before", f"{score_text(before)} (95% interval {interval_text(before['interval'])})"),
         ("score after", f"{score_text(after)} (95% interval {interval_text(after['interval'])})"),
-        ("gain", gain_text(made["gain"])),
-        ("n", f"{made['questions']['test']} test questions, which the optimizer did not see"),
-        ("cost", f"{dollar_text(made['cost'])}, {counted_noun(made['calls'], 'call')}"),
+        ("gain", gain_text(outcome["gain"])),
+        ("n", f"{outcome['questions']['test']} test questions, which the optimizer did not see"),
+        ("cost", f"{dollar_text(outcome['cost'])}, {counted_noun(outcome['calls'], 'call')}"),
         ("data", f"SHA-256 {data_digest}"),
-        ("versions", made["versions"]),
+        ("versions", outcome["versions"]),
         ("licence", NO_LICENCE),
-        ("ended", " ".join([made["ended"], *failure_lines(made)])),
+        ("ended", " ".join([outcome["ended"], *failure_lines(outcome)])),
     ]
     lines = ["# A program of rlm-dspy", "", "| | |", "|---|---|"]
     for name, value in rows:

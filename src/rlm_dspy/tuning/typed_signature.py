@@ -96,8 +96,8 @@ class SerializableSignature(BaseModel):
             fields[one.name] = (one.annotation, dspy.InputField(desc=one.description))
         for one in self.outputs:
             fields[one.name] = (one.annotation, dspy.OutputField(desc=one.description))
-        made: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
-        return made
+        restored: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
+        return restored
 
 
 def _field_schema(name: str, field: Any) -> FieldSchema:

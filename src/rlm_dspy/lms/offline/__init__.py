@@ -11,8 +11,8 @@ from rlm_dspy.lms.offline.offline_engine import MODEL, AsyncOfflineEngine, Offli
 
 def offline_lm(**options: Any) -> dspy.LM:
     """Return the offline extractive engine as a ``dspy.LM``; answers are not cached, because they cost nothing."""
-    given: dict[str, Any] = {"cache": False, "num_retries": 0, **options}
-    return dspy.LM(MODEL, engine=OfflineEngine(), async_engine=AsyncOfflineEngine(), **given)
+    settings: dict[str, Any] = {"cache": False, "num_retries": 0, **options}
+    return dspy.LM(MODEL, engine=OfflineEngine(), async_engine=AsyncOfflineEngine(), **settings)
 
 
 __all__ = ["MODEL", "AsyncOfflineEngine", "OfflineEngine", "offline_lm"]

@@ -217,9 +217,11 @@ def _is_question(question: ParsedQuestion, passage: Passage) -> bool:
     return not (passage.text.startswith("#") and re.match(r"\s*[^#\s]", passage.after))
 
 
-def find_answer(question: ParsedQuestion, given: list[Passage]) -> Finding:
+def find_answer(question: ParsedQuestion, passages: list[Passage]) -> Finding:
     """Choose the answer among ranked passages."""
-    judged = sorted(((_judge_passage(question, passage), passage) for passage in given), key=lambda item: -item[0][0])
+    judged = sorted(
+        ((_judge_passage(question, passage), passage) for passage in passages), key=lambda item: -item[0][0]
+    )
     judged = [(verdict, passage) for verdict, passage in judged if covers_question(question, passage)]
     if not judged:
         return Finding(NOTHING, found=False)
@@ -517,7 +519,7 @@ _GENERIC = frozenset(
 
 
 def fill_fields(
-    fields: tuple[Field, ...], question: ParsedQuestion, finding: Finding, given: list[Passage]
+    fields: tuple[Field, ...], question: ParsedQuestion, finding: Finding, passages: list[Passage]
 ) -> tuple[dict[str, Any], list[str]]:
     """Return a plain value for each field, and the names of the fields for which nothing was found."""
     values: dict[str, Any] = {}
@@ -528,7 +530,7 @@ def fill_fields(
             continue
         own = finding
         if field.name not in _GENERIC and not is_evidence(field):
-            own = _field_finding(field, question, finding, given)
+            own = _field_finding(field, question, finding, passages)
         value = _typed_value(field.type, own)
         if value is None:
             missing.append(field.name)

@@ -105,9 +105,9 @@ def answer_prompt(given: Prompt) -> str:
     return _render_reply(given, answers.fill_fields(given.outputs, searched, finding, passages)[0])
 
 
-def _render_reply(given: Prompt, values: dict[str, Any]) -> str:
-    values = {field.name: values.get(field.name, "") for field in given.outputs}
-    if given.format == "json":
+def _render_reply(asked: Prompt, values: dict[str, Any]) -> str:
+    values = {field.name: values.get(field.name, "") for field in asked.outputs}
+    if asked.format == "json":
         return json.dumps(values, ensure_ascii=False, indent=2)
     parts = []
     for name, value in values.items():
@@ -211,8 +211,8 @@ def _submit_move(play: Play, searched: ParsedQuestion, passages: list[Passage], 
     note = answers.explain_finding(searched, finding)
     if empty:
         note += answers.missing_note(empty)
-    given = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
-    return note, f"SUBMIT(\n    {given},\n)"
+    arguments = ",\n    ".join(f"{name}={value!r}" for name, value in values.items())
+    return note, f"SUBMIT(\n    {arguments},\n)"
 
 
 # Answering from the prompt itself
@@ -237,16 +237,16 @@ def _look_up(asked: str, text: str) -> tuple[ParsedQuestion, Finding, list[Passa
     return searched, Finding(answers.NOTHING, found=False), []
 
 
-def _asked_and_text(given: Prompt) -> tuple[str, str]:
+def _asked_and_text(prompt_read: Prompt) -> tuple[str, str]:
     """Choose the question and the text to search among the inputs."""
-    inputs = {name: text for name, text in given.inputs.items() if text.strip()}
+    inputs = {name: text for name, text in prompt_read.inputs.items() if text.strip()}
     if "trajectory" in inputs and "task" in inputs:
         return _from_run(inputs["task"], inputs["trajectory"])
     named = [name for name in inputs if _ASKING.search(name)]
     asked = named[0] if named else min(inputs, key=lambda name: len(inputs[name]), default="")
     rest = {name: text for name, text in inputs.items() if name != asked}
     if not rest and not named:  # a single input to judge: the outputs are the question
-        return _output_words(given.outputs), inputs.get(asked, "")
+        return _output_words(prompt_read.outputs), inputs.get(asked, "")
     return inputs.get(asked, ""), "\n\n".join(rest.values())
 
 

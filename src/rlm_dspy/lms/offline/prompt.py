@@ -115,8 +115,8 @@ def read_run_state(prompt: Prompt) -> Play:
     known: dict[str, Variable] = {}
     for place in turns if seen else ():
         known |= {one.name: one for one in variables(seen[place])}
-    given = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
-    listed = given.partition("\n")[2].partition("Functions in the REPL")[0]
+    outputs = prompt.system.partition("Outputs, given once by SUBMIT(")[2]
+    listed = outputs.partition("\n")[2].partition("Functions in the REPL")[0]
     return Play(tuple(known.values()), parse_fields(listed), tuple(seen[start + 1 :]))
 
 

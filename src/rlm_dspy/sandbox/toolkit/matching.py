@@ -202,17 +202,17 @@ def _search_bytes(regex: Any, view: Any, part: Part, places: Places, most: int) 
 
 def _as_characters(part: Part, view: Any, ascii_only: bool) -> Part:
     """Return the places in characters for a text outside a corpus, whose bytes are not kept."""
-    made = Part(part.data, part.name, part.expression, part.around)
+    characters = Part(part.data, part.name, part.expression, part.around)
     if ascii_only:
-        made.starts, made.ends = part.starts, part.ends
-        return made
+        characters.starts, characters.ends = part.starts, part.ends
+        return characters
     place = chars = 0
     for start, end in zip(part.starts, part.ends, strict=True):
         chars += _count_chars(view, place, start)
         place = start
-        made.starts.append(chars)
-        made.ends.append(chars + _count_chars(view, start, end))
-    return made
+        characters.starts.append(chars)
+        characters.ends.append(chars + _count_chars(view, start, end))
+    return characters
 
 
 def _count_newlines(view: Any, start: int, end: int) -> int:

@@ -92,24 +92,24 @@ def _is_sound(make: Maker) -> bool:
         descriptor = os.memfd_create("self-test")
         try:
             os.write(descriptor, real.encode(codec) + bytes(width))
-            made = make(descriptor, len(real), width, ascii)
+            forged = make(descriptor, len(real), width, ascii)
         finally:
             os.close(descriptor)
-        if made is None or not _is_same_text(made, real):
+        if forged is None or not _is_same_text(forged, real):
             return False
     return True
 
 
-def _is_same_text(made: str, real: str) -> bool:
+def _is_same_text(forged: str, real: str) -> bool:
     return (
-        made == real
-        and hash(made) == hash(real)
-        and sys.getsizeof(made) == sys.getsizeof(real)
-        and made[5:99] == real[5:99]
-        and made.find(real[-20:]) == real.find(real[-20:])
-        and made.encode("utf-8") == real.encode("utf-8")
-        and made.upper() == real.upper()
-        and made + "x" == real + "x"
-        and re.findall(".n", made) == re.findall(".n", real)
-        and made.isascii() == real.isascii()
+        forged == real
+        and hash(forged) == hash(real)
+        and sys.getsizeof(forged) == sys.getsizeof(real)
+        and forged[5:99] == real[5:99]
+        and forged.find(real[-20:]) == real.find(real[-20:])
+        and forged.encode("utf-8") == real.encode("utf-8")
+        and forged.upper() == real.upper()
+        and forged + "x" == real + "x"
+        and re.findall(".n", forged) == re.findall(".n", real)
+        and forged.isascii() == real.isascii()
     )

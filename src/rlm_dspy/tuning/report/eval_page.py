@@ -43,12 +43,12 @@ def report_page(
         facts: what else the head tells, such as the models and the limits.
         run_links: the address of a row's run, by the row's key.
     """
-    made = compare_sides(rows)
-    body = [facts_html(facts or {}), table_html(figure_cells(made, bars=False), caption="Figures by side")]
-    body += [f"<p>{safe_text(line)}</p>" for line in [*differences(made), *failure_notes(rows)]]
-    drawn = [plots.score_plot(made), plots.time_plot(rows_by_side(rows)), plots.cost_plot(made)]
+    sides = compare_sides(rows)
+    body = [facts_html(facts or {}), table_html(figure_cells(sides, bars=False), caption="Figures by side")]
+    body += [f"<p>{safe_text(line)}</p>" for line in [*differences(sides), *failure_notes(rows)]]
+    drawn = [plots.score_plot(sides), plots.time_plot(rows_by_side(rows)), plots.cost_plot(sides)]
     body.append(f'<div class="plots">{"".join(drawn)}</div>')
-    if by_task := task_cells(made):
+    if by_task := task_cells(sides):
         body.append(table_html(by_task, caption="Mean score by task"))
     return page_html(title, [*body, _questions_html(rows, run_links or {})], script="eval_page.js")
 

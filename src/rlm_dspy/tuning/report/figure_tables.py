@@ -78,20 +78,20 @@ def _percent_text(share: float | None) -> str:
     return "–" if share is None else f"{share:.0%}"
 
 
-def figure_cells(made: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
+def figure_cells(by_side: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
     """Return the table of a comparison: a row for each figure, a column for each side."""
-    sides = [_column_texts(figures) for figures in made.values()]
-    cells = [["", *made]]
+    sides = [_column_texts(figures) for figures in by_side.values()]
+    cells = [["", *by_side]]
     for name in sides[0] if sides else ():
         if bars or name != BAR:
             cells.append([name, *(side[name] for side in sides)])
     return cells
 
 
-def task_cells(made: dict[str, Any]) -> list[list[str]]:
+def task_cells(by_side: dict[str, Any]) -> list[list[str]]:
     """Return the table of scores by task; empty if the rows have no tasks."""
-    scores = [figures["tasks"] for figures in made.values()]
-    cells = [["task", *made]]
+    scores = [figures["tasks"] for figures in by_side.values()]
+    cells = [["task", *by_side]]
     for task in sorted(set().union(*scores)):
         cells.append([task, *(_task_text(each, task) for each in scores)])
     return cells if len(cells) > 1 else []
@@ -104,7 +104,7 @@ def _task_text(scores: Mapping[str, float | None], task: str) -> str:
     return "failed" if score is None else f"{score:.3f}"
 
 
-def differences(made: dict[str, Any]) -> list[str]:
+def differences(by_side: dict[str, Any]) -> list[str]:
     """Return one line for each side compared with the first, if both were measured."""
-    gaps = {name: figures.get("difference") for name, figures in made.items()}
+    gaps = {name: figures.get("difference") for name, figures in by_side.items()}
     return [f"{name} − {gap['to']}: {gain_text(gap)}" for name, gap in gaps.items() if gap]

@@ -73,12 +73,12 @@ def compare_sides(rows: Sequence[Row]) -> dict[str, Any]:
     A difference is None if one of the two sides failed.
     """
     grouped = rows_by_side(rows)
-    made = {name: side_figures(own) for name, own in grouped.items()}
+    by_side = {name: side_figures(own) for name, own in grouped.items()}
     first, *others = grouped
     for name in others:
         gap = paired_difference(grouped[first], grouped[name])
-        made[name]["difference"] = {"to": first, **gap} if gap else None
-    return made
+        by_side[name]["difference"] = {"to": first, **gap} if gap else None
+    return by_side
 
 
 def paired_difference(before: Sequence[Row], after: Sequence[Row]) -> dict[str, Any] | None:

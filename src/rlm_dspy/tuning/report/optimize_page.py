@@ -33,54 +33,54 @@ _FIGURES = (
 )
 
 
-def outcome_page(made: Mapping[str, Any], *, data: str = "") -> str:
+def outcome_page(outcome: Mapping[str, Any], *, data: str = "") -> str:
     """Return a self-contained HTML page of a report.
 
     Args:
-        made: the report, see :func:`outcome_report`, without secrets.
+        outcome: the report, see :func:`outcome_report`, without secrets.
         data: the name of the file with the questions.
     """
     cells = [
         row
-        for row in figure_cells({"before": made["before"], "after": made["after"]}, bars=False)
+        for row in figure_cells({"before": outcome["before"], "after": outcome["after"]}, bars=False)
         if row[0] in _FIGURES
     ]
-    test, texts = made["questions"]["test"], TextAllowance()
+    test, texts = outcome["questions"]["test"], TextAllowance()
     body = [
-        facts_html(outcome_facts(made, data)),
-        f'<p class="gain"><b>Gain</b> on the {test:,} test questions: {safe_text(gain_text(made["gain"]))}.</p>',
+        facts_html(outcome_facts(outcome, data)),
+        f'<p class="gain"><b>Gain</b> on the {test:,} test questions: {safe_text(gain_text(outcome["gain"]))}.</p>',
         table_html(cells, caption="The test set, which the optimizer never saw, before and after"),
-        progress_plot(made),
+        progress_plot(outcome),
         "<h2>Changes of the instructions</h2>",
-        f"<p>Demos: {safe_text(demo_counts(made['demos']['after']))} "
-        f"(before: {safe_text(demo_counts(made['demos']['before']))}).</p>",
-        diff_html(made["diff"].splitlines(), texts) if made["diff"] else "<p>The instructions are unchanged.</p>",
+        f"<p>Demos: {safe_text(demo_counts(outcome['demos']['after']))} "
+        f"(before: {safe_text(demo_counts(outcome['demos']['before']))}).</p>",
+        diff_html(outcome["diff"].splitlines(), texts) if outcome["diff"] else "<p>The instructions are unchanged.</p>",
         "<h2>Candidates</h2>",
-        *_candidate_parts(made["candidates"], texts),
+        *_candidate_parts(outcome["candidates"], texts),
     ]
-    return page_html(f"{made['optimizer']} on {made['model']}", body)
+    return page_html(f"{outcome['optimizer']} on {outcome['model']}", body)
 
 
-def outcome_facts(made: Mapping[str, Any], data: str) -> dict[str, str]:
+def outcome_facts(outcome: Mapping[str, Any], data: str) -> dict[str, str]:
     """Return what the head of the page tells."""
-    sizes = made["questions"]
+    sizes = outcome["questions"]
     return {
-        "date": made.get("written", ""),
-        "optimizer": made["optimizer"],
-        "model": made["model"],
-        "sub-call model": made.get("sub_model") or "",
-        "instructions proposed by": made["prompt_model"],
-        "metric": made["metric"],
+        "date": outcome.get("written", ""),
+        "optimizer": outcome["optimizer"],
+        "model": outcome["model"],
+        "sub-call model": outcome.get("sub_model") or "",
+        "instructions proposed by": outcome["prompt_model"],
+        "metric": outcome["metric"],
         "data": data,
         "questions": f"{sizes['train']:,} training, {sizes['val']:,} validation, {sizes['test']:,} test",
-        "ended": made["ended"],
-        "failures": " ".join(failure_lines(made)),
-        "LM calls": f"{made['calls']:,}",
-        "cost": dollar_text(made["cost"]),
-        "limits in all": _limits_text(made.get("limits")),
-        "limits per question": _limits_text(made.get("limits_per_question")),
-        "seed": str(made.get("seed", "")),
-        "versions": made.get("versions") or f"dspy {made['dspy']}",
+        "ended": outcome["ended"],
+        "failures": " ".join(failure_lines(outcome)),
+        "LM calls": f"{outcome['calls']:,}",
+        "cost": dollar_text(outcome["cost"]),
+        "limits in all": _limits_text(outcome.get("limits")),
+        "limits per question": _limits_text(outcome.get("limits_per_question")),
+        "seed": str(outcome.get("seed", "")),
+        "versions": outcome.get("versions") or f"dspy {outcome['dspy']}",
     }
 
 

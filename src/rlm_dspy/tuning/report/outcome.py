@@ -74,9 +74,9 @@ def _instructions_text(one: Candidate) -> str:
     return json.dumps(one.instructions, sort_keys=True)
 
 
-def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
+def instruction_diff(base: dspy.Module, tuned: dspy.Module) -> str:
     """Return the changes of the instructions, by predictor, as a unified diff."""
-    old, new = program.instructions(base), program.instructions(made)
+    old, new = program.instructions(base), program.instructions(tuned)
     parts: list[str] = []
     for name in old:
         lines = difflib.unified_diff(old[name].splitlines(), new[name].splitlines(), name, name, lineterm="", n=1)
@@ -84,54 +84,55 @@ def instruction_diff(base: dspy.Module, made: dspy.Module) -> str:
     return "\n".join(parts)
 
 
-def report_markdown(made: dict[str, Any]) -> str:
+def report_markdown(outcome: dict[str, Any]) -> str:
     """Render the report as Markdown."""
-    before, after = made["before"], made["after"]
+    before, after = outcome["before"], outcome["after"]
     lines = [
-        f"# {made['optimizer']} on {made['model']}",
+        f"# {outcome['optimizer']} on {outcome['model']}",
         "",
-        f"Ended: {made['ended']}. {counted_noun(made['calls'], 'call')}, cost {dollar_text(made['cost'])}, "
-        f"metric {made['metric']}; "
-        f"{made['questions']['train']} training, {made['questions']['val']} validation and "
-        f"{counted_noun(made['questions']['test'], 'test question')}. Instructions proposed by {made['prompt_model']}.",
-        *failure_lines(made),
+        f"Ended: {outcome['ended']}. {counted_noun(outcome['calls'], 'call')}, cost {dollar_text(outcome['cost'])}, "
+        f"metric {outcome['metric']}; "
+        f"{outcome['questions']['train']} training, {outcome['questions']['val']} validation and "
+        f"{counted_noun(outcome['questions']['test'], 'test question')}. "
+        f"Instructions proposed by {outcome['prompt_model']}.",
+        *failure_lines(outcome),
         "",
         "| | score | 95% interval | calls | tokens | cost | seconds, median |",
         "|---|---|---|---|---|---|---|",
         _figure_row("before", before),
         _figure_row("after", after),
         "",
-        f"Gain {gain_text(made['gain'])}.",
+        f"Gain {gain_text(outcome['gain'])}.",
         "",
         "## The prompt",
         "",
-        f"Demos: {demo_counts(made['demos']['after'])} (before: {demo_counts(made['demos']['before'])}).",
+        f"Demos: {demo_counts(outcome['demos']['after'])} (before: {demo_counts(outcome['demos']['before'])}).",
         "",
         "```diff",
-        made["diff"] or "(the instructions are unchanged)",
+        outcome["diff"] or "(the instructions are unchanged)",
         "```",
         "",
         "## What was tried",
         "",
-        *candidate_tree(made["candidates"]),
+        *candidate_tree(outcome["candidates"]),
     ]
     return "\n".join(lines) + "\n"
 
 
-def failure_lines(made: Mapping[str, Any]) -> list[str]:
+def failure_lines(outcome: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the questions that failed, which count as 0."""
     lines = []
     for name in ("before", "after"):
-        failed, questions = made[name]["failed"], made[name]["questions"]
+        failed, questions = outcome[name]["failed"], outcome[name]["questions"]
         if failed:
             lines.append(
                 f"{failed} of {counted_noun(questions, 'test question')} failed {name} compiling: the score is too low."
             )
-    if made.get("failed_questions"):
-        failed = counted_noun(made["failed_questions"], "question")
+    if outcome.get("failed_questions"):
+        failed = counted_noun(outcome["failed_questions"], "question")
         lines.append(
             f"{failed} failed while compiling, which DSPy scores as 0, so the candidates may be ranked wrongly; "
-            f"the last: {made['last_failure']}"
+            f"the last: {outcome['last_failure']}"
         )
     return lines
 

@@ -52,11 +52,11 @@ def tick_text(value: float) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:.6g}"
 
 
-def score_plot(made: Mapping[str, Any]) -> str:
+def score_plot(by_side: Mapping[str, Any]) -> str:
     """Draw the score of each side as a bar, and its interval; a failed side says so."""
     axis = Axis(1.0, LEFT, RIGHT)
     marks = []
-    for place, figures in enumerate(made.values()):
+    for place, figures in enumerate(by_side.values()):
         y = _row_middle(place)
         if figures["score"] is None:
             marks.append(chart_label(LEFT + 6, y + 5, _failure_text(figures), "bad"))
@@ -66,7 +66,7 @@ def score_plot(made: Mapping[str, Any]) -> str:
         marks.append(f'<rect class="bar" x="{LEFT}" y="{y - 9}" width="{end - LEFT:.1f}" height="18"/>')
         marks.append(f'<path class="whisker" d="M{low} {y}H{high}M{low} {y - 5}v10M{high} {y - 5}v10"/>')
         marks.append(chart_label(RIGHT + 12, y + 5, f"{score_text(figures)} ({interval_text(figures['interval'])})"))
-    return _plot_by_side("Score by side", "mean score (0 to 1), with its 95% interval", axis, list(made), marks)
+    return _plot_by_side("Score by side", "mean score (0 to 1), with its 95% interval", axis, list(by_side), marks)
 
 
 def _failure_text(figures: Mapping[str, Any]) -> str:
@@ -101,13 +101,13 @@ def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
     return _plot_by_side("Time per question", what, axis, list(grouped), marks)
 
 
-def cost_plot(made: Mapping[str, Any]) -> str:
+def cost_plot(by_side: Mapping[str, Any]) -> str:
     """Draw the cost of each side as a bar; empty if no side cost anything."""
-    axis = make_axis([figures["cost"] or 0.0 for figures in made.values()])
-    if not any(figures["cost"] for figures in made.values()):
+    axis = make_axis([figures["cost"] or 0.0 for figures in by_side.values()])
+    if not any(figures["cost"] for figures in by_side.values()):
         return ""
     marks = []
-    for place, figures in enumerate(made.values()):
+    for place, figures in enumerate(by_side.values()):
         y = _row_middle(place)
         width = axis.place_of(figures["cost"] or 0.0) - LEFT
         marks.append(f'<rect class="bar cost" x="{LEFT}" y="{y - 9}" width="{width:.1f}" height="18"/>')
@@ -115,7 +115,7 @@ def cost_plot(made: Mapping[str, Any]) -> str:
         if figures["cost"] is not None:
             text += f", {dollar_text(figures['cost'] / max(1, figures['questions']))} each"
         marks.append(chart_label(RIGHT + 12, y + 5, text))
-    return _plot_by_side("Cost by side", "US dollars for all questions", axis, list(made), marks)
+    return _plot_by_side("Cost by side", "US dollars for all questions", axis, list(by_side), marks)
 
 
 def _plot_by_side(title: str, unit: str, axis: Axis, names: Sequence[str], marks: Sequence[str]) -> str:

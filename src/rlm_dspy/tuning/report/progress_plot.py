@@ -15,22 +15,22 @@ LABEL_HEIGHT = 18
 MAX_POINTS = 2_000
 
 
-def progress_plot(made: Mapping[str, Any]) -> str:
+def progress_plot(outcome: Mapping[str, Any]) -> str:
     """Draw each measured candidate, the best so far, and the test set before and after with its interval."""
-    calls = Axis(max(1.0, made["calls"] * 1.04), LEFT, RIGHT)
+    calls = Axis(max(1.0, outcome["calls"] * 1.04), LEFT, RIGHT)
     score = Axis(1.0, BOTTOM, TOP)
-    points = sorted((one for one in made["candidates"] if _is_measured(one)), key=lambda one: one["calls"])
+    points = sorted((one for one in outcome["candidates"] if _is_measured(one)), key=lambda one: one["calls"])
     parts = [
         _axes_marks(calls, score),
-        _test_marks(made["before"], "before", made["before"]["calls"], calls, score),
-        _test_marks(made["after"], "after", made["calls"], calls, score),
-        *_test_labels(made, score),
-        _best_line(points, made["calls"], calls, score),
+        _test_marks(outcome["before"], "before", outcome["before"]["calls"], calls, score),
+        _test_marks(outcome["after"], "after", outcome["calls"], calls, score),
+        *_test_labels(outcome, score),
+        _best_line(points, outcome["calls"], calls, score),
         *(_candidate_mark(one, calls, score) for one in points[:MAX_POINTS]),
         *_legend_marks(points),
     ]
     figure = plot_figure("Score over LM calls", BOTTOM + 92, parts)
-    return figure + _missing_note(made["candidates"], points)
+    return figure + _missing_note(outcome["candidates"], points)
 
 
 def _is_measured(one: Mapping[str, Any]) -> bool:
@@ -78,9 +78,9 @@ def _test_marks(figures: Mapping[str, Any], name: str, at: int, calls: Axis, sco
     return f"<g><title>{safe_text(tip)}</title>{band}{bar}{mark}</g>"
 
 
-def _test_labels(made: Mapping[str, Any], score: Axis) -> list[str]:
+def _test_labels(outcome: Mapping[str, Any], score: Axis) -> list[str]:
     """Return the scores of the test set to the right of the plot, not one upon the other."""
-    figures = {name: made[name] for name in ("before", "after")}
+    figures = {name: outcome[name] for name in ("before", "after")}
     # What was not measured has its label at the bottom.
     places = {name: score.place_of(each["score"] or 0.0) for name, each in figures.items()}
     upper, lower = sorted(places, key=lambda name: places[name])
