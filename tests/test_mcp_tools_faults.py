@@ -191,10 +191,10 @@ def test_references_are_in_place_and_end() -> None:
     schema = {"properties": {"p": {"$ref": "#/$defs/point", "description": "start"}}, "$defs": {"point": point}}
     assert "p: {x: float, next: {x: float, next: dict}}" in line_of(**schema)
     doubled = {f"d{at}": {"anyOf": [{"$ref": f"#/$defs/d{at + 1}"}] * 50} for at in range(30)}
-    started = time.monotonic()
+    started = time.thread_time()
     args, *_ = tool_arguments({"properties": {"p": {"$ref": "#/$defs/d0"}, "q": {}}, "$defs": doubled})
     assert args.keys() == {"p", "q"}
-    assert time.monotonic() - started < 2
+    assert time.thread_time() - started < 2
 
 
 # --- keys ----------------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def mask_secrets(error: BaseException, lm: Any) -> None:
     redactor = Redactor()
     redactor.learn(str(value) for value in (kwargs.get("api_key") or "", *dict(headers).values()))
     for step in error_chain(error):
-        step.args = tuple(redactor.text(one) if isinstance(one, str) else one for one in step.args)
+        step.args = tuple(redactor.text(item) if isinstance(item, str) else item for item in step.args)
         if isinstance(message := getattr(step, "message", None), str):
             with suppress(AttributeError):  # a property that is made of the arguments
                 step.message = redactor.text(message)

@@ -303,10 +303,10 @@ def unread(values: Mapping[str, Any]) -> tuple[str, ...]:
     problems: list[Any] = []
     skipped: list[Any] = []
     for value in values.values():
-        problems += [one for one in getattr(value, "problems", ()) if not one.unread]
+        problems += [file for file in getattr(value, "problems", ()) if not file.unread]
         skipped += getattr(value, "skipped", ())
     files = [*problems, *skipped]
-    reasons = tuple(f"{one.name}: {one.reason}" for one in files[:MAX_UNREAD_FILES])
+    reasons = tuple(f"{file.name}: {file.reason}" for file in files[:MAX_UNREAD_FILES])
     if len(files) <= MAX_UNREAD_FILES:
         return reasons
     return (*reasons, f"… and {len(files) - MAX_UNREAD_FILES:,} more")

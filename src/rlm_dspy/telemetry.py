@@ -198,7 +198,7 @@ class SpanExporter:
             code, output = self._shown_text(span.input), self._shown_text(span.output)
             call = {"gen_ai.tool.call.arguments": json.dumps({"code": code}, ensure_ascii=False)}
             return {**call, "gen_ai.tool.call.result": output, **_values(code, output)}
-        asked = [Message(role=one.role, content=self._shown_text(one.content)) for one in span.messages]
+        asked = [Message(role=message.role, content=self._shown_text(message.content)) for message in span.messages]
         attributes = _message_attributes(asked, self._shown_text(span.output))
         return {**attributes, "rlm.same_messages": span.same_messages}  # as in the previous prompt of this run
 
@@ -271,7 +271,7 @@ def _end_attributes(span: Span, record: Any) -> dict[str, Any]:
 
 def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, Any]:
     """Return the messages that are new in a prompt, and the reply, in both conventions."""
-    sent = [{"role": one.role, "parts": [{"type": "text", "content": one.content}]} for one in asked]
+    sent = [{"role": message.role, "parts": [{"type": "text", "content": message.content}]} for message in asked]
     replied = [{"role": "assistant", "parts": [{"type": "text", "content": answered}]}]
     attributes: dict[str, Any] = {
         "gen_ai.input.messages": json.dumps(sent, ensure_ascii=False),
@@ -280,9 +280,9 @@ def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, An
         "llm.output_messages.0.message.content": answered,
         "output.value": answered,
     }
-    for number, one in enumerate(asked):
-        attributes[f"llm.input_messages.{number}.message.role"] = one.role
-        attributes[f"llm.input_messages.{number}.message.content"] = one.content
+    for number, message in enumerate(asked):
+        attributes[f"llm.input_messages.{number}.message.role"] = message.role
+        attributes[f"llm.input_messages.{number}.message.content"] = message.content
     return attributes
 
 

@@ -268,10 +268,10 @@ def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
     for hit in _candidate_windows(quote, texts, 20):
         shared = len(wanted & set(re.findall(r"\w+", hit.text.text[hit.start : hit.end].lower())))
         best.append((-shared, len(best), hit))
-    ranked = sorted(best, key=lambda one: one[:2])[:5]
+    ranked = sorted(best, key=lambda passage: passage[:2])[:5]
     closest = [(fuzz.ratio(quote, hit.text.text[hit.start : hit.end]), -order, hit) for _, order, hit in ranked]
-    closest = [one for one in closest if one[0] >= _MIN_SHOWN_LIKENESS]
-    return max(closest, key=lambda one: one[:2])[2] if closest else None
+    closest = [passage for passage in closest if passage[0] >= _MIN_SHOWN_LIKENESS]
+    return max(closest, key=lambda passage: passage[:2])[2] if closest else None
 
 
 def _candidate_windows(quote: str, texts: Sequence[Text], slack: int) -> Iterator[TextRange]:

@@ -92,8 +92,8 @@ def _span_lines(span: Span, below: Mapping[int | None, Sequence[Span]], whole: b
     for name, text in ((asked, span.input), (answered, span.output), ("failed", span.error or "")):
         if text.strip():
             yield from (f"│  {line}" for line in _block_lines(f"{name}:", text, whole))
-    for one in below.get(span.id, ()):
-        yield from (f"│  {line}" for line in _span_lines(one, below, whole))
+    for child in below.get(span.id, ()):
+        yield from (f"│  {line}" for line in _span_lines(child, below, whole))
 
 
 def _clock_text(started: float) -> str:

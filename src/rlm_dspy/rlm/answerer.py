@@ -151,7 +151,9 @@ class Answerer:
     def _is_doubtful(self, answer: Answer) -> bool:
         first = answer.prediction.get(next(iter(self.signature.output_fields)))
         warnings = answer.run.warnings
-        return is_absent(first) or any(one.startswith("unseen numbers") or NO_PASSAGE in one for one in warnings)
+        return is_absent(first) or any(
+            warning.startswith("unseen numbers") or NO_PASSAGE in warning for warning in warnings
+        )
 
     def _note(self, line: str) -> None:
         if self.on_note:

@@ -65,7 +65,7 @@ class Images:
 
     def file_names(self) -> list[str]:
         """Return the images and PDFs of the input corpora, read or not."""
-        names = [one.name for corpus in self._corpora for one in (*corpus.documents, *corpus.skipped)]
+        names = [file.name for corpus in self._corpora for file in (*corpus.documents, *corpus.skipped)]
         return [name for name in names if name.lower().endswith((*IMAGE_ENDINGS, ".pdf"))]
 
     def files_note(self, model: str) -> str:
@@ -124,7 +124,7 @@ class Images:
             if field.annotation is dspy.Image:
                 given[name] = self.image_of(inputs[name])
             elif field.annotation == list[dspy.Image]:
-                given[name] = [self.image_of(one) for one in inputs[name]]
+                given[name] = [self.image_of(handle) for handle in inputs[name]]
             elif "dspy" in str(field.annotation) and "Image" in str(field.annotation):
                 raise ValueError(f"the input {name!r} must be dspy.Image or list[dspy.Image] to hold an image")
         return given
@@ -143,7 +143,9 @@ def _file_bytes(path: str, name: str) -> bytes:
 
 def holds_image(value: Any) -> bool:
     """Return whether a value is an image or a list of images."""
-    return isinstance(value, dspy.Image) or (type(value) is list and any(isinstance(one, dspy.Image) for one in value))
+    return isinstance(value, dspy.Image) or (
+        type(value) is list and any(isinstance(item, dspy.Image) for item in value)
+    )
 
 
 def without_parts(value: Any) -> Any:
@@ -183,7 +185,7 @@ def cropped_image(image: dspy.Image, box: Any) -> dspy.Image:
     except ImportError:
         raise ValueError("a part of an image needs the package Pillow; look at the whole image") from None
     numbers = list(box) if isinstance(box, (list, tuple)) else []
-    if len(numbers) != 4 or not all(isinstance(one, (int, float)) for one in numbers):
+    if len(numbers) != 4 or not all(isinstance(number, (int, float)) for number in numbers):
         raise ValueError(f"box must be (left, top, right, bottom) in pixels, not {str(box)[:80]}")
     data = image_bytes(image)
     if data is None:

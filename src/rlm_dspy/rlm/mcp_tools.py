@@ -127,7 +127,7 @@ class McpServer(BaseModel):
 
     def _secret_words(self) -> dict[str, str]:
         """Return the secrets among the arguments and in the query of the address."""
-        words = [match[1] for one in self.args if (match := _SECRET.search(one))]
+        words = [match[1] for argument in self.args if (match := _SECRET.search(argument))]
         words += [word for flag, word in zip(self.args, self.args[1:], strict=False) if _SECRET_FLAG.fullmatch(flag)]
         query = parse_qsl(urlsplit(self.url or "").query)
         words += [value for name, value in query if _SECRET.search(f"{name}={value}")]
@@ -201,13 +201,13 @@ def _quiet_sdk(thread: int, servers: list[McpServer]) -> Iterator[None]:
     """Filter the SDK's log of the connections that this thread serves."""
     loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
     kept = _SdkLog(thread, servers)
-    for one in loggers:
-        one.addFilter(kept)
+    for logger in loggers:
+        logger.addFilter(kept)
     try:
         yield
     finally:
-        for one in loggers:
-            one.removeFilter(kept)
+        for logger in loggers:
+            logger.removeFilter(kept)
 
 
 class _ServerErrors:
@@ -231,7 +231,7 @@ class _ServerErrors:
                 is_rest = not is_whole
 
     def _keep_line(self, line: str) -> None:
-        shown = "".join(one if one.isprintable() else " " for one in self._redactor.text(line)).strip()
+        shown = "".join(char if char.isprintable() else " " for char in self._redactor.text(line)).strip()
         if shown:
             self.last.append(shown)
             logger.debug("%s writes: %s", self._label, shown)
@@ -397,10 +397,10 @@ def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int]
     if next(room, None) is None:
         raise ValueError("the schema is too large")
     if isinstance(part, list):
-        return [_without_references(one, whole, room, nested) for one in part]
+        return [_without_references(item, whole, room, nested) for item in part]
     where = part.get("$ref")
     if not isinstance(where, str):
-        return {name: _without_references(one, whole, room, nested) for name, one in part.items()}
+        return {name: _without_references(item, whole, room, nested) for name, item in part.items()}
     if nested == MAX_NESTED_REFERENCES:
         return {}
     definition: Any = whole
@@ -408,7 +408,7 @@ def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int]
         definition = definition[step] if isinstance(definition, Mapping) and step in definition else None
     if not isinstance(definition, dict):
         raise TypeError(f"there is no definition {where}")
-    beside = {name: one for name, one in part.items() if name != "$ref"}
+    beside = {name: item for name, item in part.items() if name != "$ref"}
     return _without_references({**definition, **beside}, whole, room, nested + 1)
 
 

@@ -75,9 +75,9 @@ def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
                 return f"{_error_text(first, None, None)}; and more: {wrong}"
         return wrong
     problems = []
-    for one in error.errors(include_url=False, include_input=False, include_context=False):
-        place = ".".join(map(str, one["loc"]))
-        problems.append(f"{place}: {one['msg']}" if place else one["msg"])
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        place = ".".join(map(str, problem["loc"]))
+        problems.append(f"{place}: {problem['msg']}" if place else problem["msg"])
     return "; ".join(problems)
 
 

@@ -69,7 +69,7 @@ def _ranked_lines(value: Any, question: str, most: int, chars: int) -> list[str]
         lines += _lines_of(passage, query)
     weights = _term_weights(query.terms, lines)
     scored = [(_line_score(stems, weights), shown) for shown, stems in lines]
-    scored.sort(key=lambda one: -one[0])
+    scored.sort(key=lambda item: -item[0])
     shown_lines: list[str] = []
     for score, shown in scored[:most]:
         chars -= len(shown) + 1

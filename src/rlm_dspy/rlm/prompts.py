@@ -260,9 +260,9 @@ def _schema_type(schema: Any, depth: int = 0) -> str:
     kind = schema.get("type")
     choices = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(kind, list):
-        choices = [{**schema, "type": one} for one in kind[:MAX_TYPE_PARTS] if isinstance(one, str)]
+        choices = [{**schema, "type": name} for name in kind[:MAX_TYPE_PARTS] if isinstance(name, str)]
     if isinstance(choices, list) and choices:
-        return " | ".join(dict.fromkeys(_schema_type(one, depth + 1) for one in choices[:MAX_TYPE_PARTS]))
+        return " | ".join(dict.fromkeys(_schema_type(choice, depth + 1) for choice in choices[:MAX_TYPE_PARTS]))
     if kind == "array":
         return f"list[{_schema_type(schema['items'], depth + 1)}]" if schema.get("items") else "list"
     if kind == "object":
@@ -274,7 +274,7 @@ def _object_type(schema: Mapping[str, Any], depth: int) -> str:
     properties, values = schema.get("properties"), schema.get("additionalProperties")
     if isinstance(properties, Mapping) and properties and depth < MAX_TYPE_DEPTH:
         named = list(properties.items())[:MAX_TYPE_PARTS]
-        shown = [f"{name}: {_schema_type(one, depth + 1)}" for name, one in named]
+        shown = [f"{name}: {_schema_type(part, depth + 1)}" for name, part in named]
         return f"{{{', '.join(shown)}{', …' if len(properties) > MAX_TYPE_PARTS else ''}}}"
     return f"dict[str, {_schema_type(values, depth + 1)}]" if isinstance(values, Mapping) and values else "dict"
 

@@ -656,7 +656,7 @@ class MeteredCall:
         else:
             settings["adapter"] = action_adapter(small=session.small)
         self._context = dspy.context(**settings)
-        is_shown = extract and not child and any(getattr(one, "wants_text", False) for one in session._watchers)
+        is_shown = extract and not child and any(getattr(watcher, "wants_text", False) for watcher in session._watchers)
         self._on_text = (lambda text: session.emit("text", text or "")) if is_shown else None
 
     def __enter__(self) -> MeteredCall:

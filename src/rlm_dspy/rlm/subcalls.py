@@ -309,7 +309,7 @@ class SubCalls:
             raise ValueError(f"view takes 1 to {MAX_IMAGES} images, not {len(handles)}")
         found = [self._images.image_of(handle, page) for handle in handles]
         if box is not None:
-            found = [cropped_image(one, box) for one in found]
+            found = [cropped_image(picture, box) for picture in found]
         check_vision(str(self.lm.model))
         asked = {"question": sendable_prompt(question)}
         if len(found) == 1:
@@ -335,7 +335,7 @@ class SubCalls:
                 answers[at] = answer
         return answers
 
-    def batch(self, one: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
+    def batch(self, call: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
         """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
 
         If one of several is refused, a :class:`CallError` takes its slot, so that the other answers are not lost.
@@ -348,10 +348,10 @@ class SubCalls:
                 limit="max_llm_calls",
             )
         if len(items) < 2:
-            return [one(item) for item in items]
+            return [call(item) for item in items]
         workers = min(len(items), self.ledger.budget.max_concurrency)
         with ThreadPoolExecutor(workers, thread_name_prefix="rlm-subcall") as pool:
-            futures = [pool.submit(contextvars.copy_context().run, result_or_error, one, item) for item in items]
+            futures = [pool.submit(contextvars.copy_context().run, result_or_error, call, item) for item in items]
             return [future.result() for future in futures]
 
     def plain(self, prompt: str) -> str | CallError:
@@ -486,10 +486,10 @@ def failed_call(error: BaseException) -> CallError:
     return CallError(error=shorten_text(str(error)), kind=type(error).__name__)
 
 
-def result_or_error(one: Callable[[Any], T], item: Any) -> T | CallError:
+def result_or_error(call: Callable[[Any], T], item: Any) -> T | CallError:
     """Call ``one``; return a :class:`CallError` if the call is refused."""
     try:
-        return one(item)
+        return call(item)
     except (RLMError, TypeError, ValueError) as error:
         return failed_call(error)
 

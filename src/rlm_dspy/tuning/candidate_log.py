@@ -149,13 +149,13 @@ class CandidateLog:
         A question that no candidate could answer, because it fails each time, does not count.
         """
         answered: set[str] = set()
-        for one in self.candidates.values():
-            answered |= one.scores.keys()
+        for candidate in self.candidates.values():
+            answered |= candidate.scores.keys()
         shared = answered & set(ids)
-        whole = [one for one in self.candidates.values() if shared and shared <= one.scores.keys()]
+        whole = [candidate for candidate in self.candidates.values() if shared and shared <= candidate.scores.keys()]
         if not whole:
             return None
-        return max(whole, key=lambda one: (one.mean(ids), -one.number))
+        return max(whole, key=lambda candidate: (candidate.mean(ids), -candidate.number))
 
     def metric(self, metric: Metric) -> Metric:
         """Return a metric that also records every score."""

@@ -195,33 +195,33 @@ def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:
         ConfigurationError: an example does not say which of its fields are inputs.
     """
     shielded = []
-    for one in examples:
-        copy = one.copy()
-        for name, value in inputs_of(one).items():
+    for example in examples:
+        copy = example.copy()
+        for name, value in inputs_of(example).items():
             copy[name] = handle(value)
         shielded.append(copy)
     return shielded
 
 
-def inputs_of(one: dspy.Example) -> dict[str, Any]:
+def inputs_of(example: dspy.Example) -> dict[str, Any]:
     """Return the inputs of an example.
 
     Raises:
         ConfigurationError: it does not say which of its fields are inputs.
     """
     try:
-        return dict(one.inputs().items())
+        return dict(example.inputs().items())
     except ValueError as error:
-        message = f"example {one.get('id', '')} has no inputs: name them with `.with_inputs('context', 'question')`"
+        message = f"example {example.get('id', '')} has no inputs: name them with `.with_inputs('context', 'question')`"
         raise ConfigurationError(message) from error
 
 
-def inputs_key(one: dspy.Example) -> str:
+def inputs_key(example: dspy.Example) -> str:
     """Return a text that is the same for examples that ask the same of the same context."""
     try:
-        inputs = inputs_of(one)
+        inputs = inputs_of(example)
     except ConfigurationError:
-        inputs = dict(one.items())
+        inputs = dict(example.items())
     values = {name: getattr(value, "digest", value) for name, value in inputs.items()}
     normal = {name: scoring.normal_text(value) for name, value in values.items()}
     return json.dumps(normal, sort_keys=True)
@@ -268,11 +268,11 @@ def split(
         ConfigurationError: a part would be empty.
     """
     same: dict[str, list[dspy.Example]] = {}
-    for one in examples:
-        same.setdefault(inputs_key(one), []).append(one)
+    for example in examples:
+        same.setdefault(inputs_key(example), []).append(example)
     groups = list(same.values())
     random.Random(seed).shuffle(groups)
-    shuffled = [one for group in groups for one in group]
+    shuffled = [example for group in groups for example in group]
     between = {0, *itertools.accumulate(map(len, groups))}
     parts, start, total = [], 0, 0.0
     for share in shares:

@@ -163,7 +163,9 @@ class Evaluation:
 
     def _result_of(self, answered: Sequence[tuple[Any, Row]]) -> EvaluationResult:
         """Return the rows in the form of DSPy's evaluations."""
-        results = [(one, dspy.Prediction(**{self.metric.field: row.answer}), row.score) for one, row in answered]
+        results = [
+            (example, dspy.Prediction(**{self.metric.field: row.answer}), row.score) for example, row in answered
+        ]
         return EvaluationResult(round(100 * scoring.mean([row.score for _, row in answered]), 2), results)
 
     def saved_rows(self, side: Contender) -> list[Row]:

@@ -75,7 +75,7 @@ def make_questions(corpus: Corpus, count: int, *, seed: int = 0) -> list[Questio
     if not pools:
         raise CorpusError("these files have nothing to ask about: give source code, Markdown, CSV or text files")
     turns = itertools.chain.from_iterable(itertools.zip_longest(*pools))
-    unique = {one.question: one for one in turns if one is not None}
+    unique = {question.question: question for question in turns if question is not None}
     return list(unique.values())[:count]
 
 

@@ -209,12 +209,12 @@ class PrefixMeter(Meter):
             self._prompts = [*(p for p in self._prompts if not prompt.startswith(p)), prompt][-32:]
 
 
-def common_prefix_length(one: str, other: str) -> int:
+def common_prefix_length(text: str, other: str) -> int:
     """Return the length of the common prefix of two texts, by bisection."""
-    low, high = 0, min(len(one), len(other))
+    low, high = 0, min(len(text), len(other))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if text[low:middle] == other[low:middle]:
             low = middle
         else:
             high = middle - 1

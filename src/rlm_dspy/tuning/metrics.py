@@ -111,18 +111,20 @@ def check_answers(examples: Iterable[dspy.Example], metric: str) -> None:
     Raises:
         ConfigurationError: an expected answer is an object, or no number where closeness is measured.
     """
-    for one in examples:
-        answer = one.get("answer")
+    for example in examples:
+        answer = example.get("answer")
         shown = repr(answer)[:MAX_SHOWN_CHARS]
-        scorer = (one.get("scorer") or "exact") if metric == graded.__name__ else metric
+        scorer = (example.get("scorer") or "exact") if metric == graded.__name__ else metric
         items = answer if isinstance(answer, list) else [answer]
         if any(isinstance(item, dict) for item in items):
             raise ConfigurationError(
-                f"question {one.get('id')}: the answer {shown} is or has an object. Write a text, a number, a list "
+                f"question {example.get('id')}: the answer {shown} is or has an object. Write a text, a number, a list "
                 'or null; if several answers are right, a list of them and `"scorer": "any"`'
             )
         if scorer == "closeness" and scoring.number_in(answer) is None:
-            raise ConfigurationError(f"question {one.get('id')}: closeness needs a number, and the answer is {shown}")
+            raise ConfigurationError(
+                f"question {example.get('id')}: closeness needs a number, and the answer is {shown}"
+            )
 
 
 def _graded_score(example: Any, prediction: Any) -> float:

@@ -51,7 +51,7 @@ class UsageRate:
         costs = [row.cost for row in asked]
         cost = None
         if None not in costs:
-            cost = scoring.mean([one or 0.0 for one in costs])
+            cost = scoring.mean([each or 0.0 for each in costs])
         return cls(
             calls=scoring.mean([row.calls for row in asked]),
             cost=cost,
@@ -184,7 +184,7 @@ class OptimizationJob:
         models = [lm.model if lm else "" for lm in (self.lm, self.prompt_lm, self.sub_lm)]
         questions = []
         for part in (self.train, self.val, self.test):
-            questions.append([f"{one.get('id')} {question_digest(one)}" for one in part])
+            questions.append([f"{example.get('id')} {question_digest(example)}" for example in part])
         return {
             "optimizer": self.optimizer,
             "models": models,
@@ -196,9 +196,9 @@ class OptimizationJob:
         }
 
 
-def question_digest(one: dspy.Example) -> str:
+def question_digest(example: dspy.Example) -> str:
     """Return a digest of a question with its context, answer and scorer."""
-    text = json.dumps([data.inputs_key(one), one.get("answer"), one.get("scorer")], default=str)
+    text = json.dumps([data.inputs_key(example), example.get("answer"), example.get("scorer")], default=str)
     return hashlib.sha256(text.encode()).hexdigest()[: data.DIGEST_DIGITS]
 
 
@@ -282,7 +282,9 @@ class Optimization:
         self._claim_folder(resume)
         self.shared_budget = SharedBudget(job.max_calls, job.max_cost, job.folder / "calls.jsonl")
         self.candidate_log = CandidateLog(
-            [str(one.get("id")) for one in job.val], lambda: self.shared_budget.calls, job.folder / "candidates.jsonl"
+            [str(example.get("id")) for example in job.val],
+            lambda: self.shared_budget.calls,
+            job.folder / "candidates.jsonl",
         )
         self.parents = CandidateParents()
         self._open_phase()
@@ -413,7 +415,7 @@ class Optimization:
 
     def _best_program(self) -> LoggedTunable:
         """Return the best program that ran on the whole validation set, or the one at the start."""
-        best = self.candidate_log.best([str(one.get("id")) for one in self.job.val])
+        best = self.candidate_log.best([str(example.get("id")) for example in self.job.val])
         restored = self._make_program()
         if best is not None:
             restored.load_state(best.state)
@@ -434,7 +436,7 @@ class Optimization:
             **settings,
         ).compile(base, trainset=list(job.train), valset=list(job.val))
         results = compiled.detailed_results
-        texts = [json.dumps(program.instructions(one), sort_keys=True) for one in results.candidates]
+        texts = [json.dumps(program.instructions(candidate), sort_keys=True) for candidate in results.candidates]
         for text, above in zip(texts, results.parents, strict=True):
             if above and above[0] is not None:  # those of merges; the others are known already
                 self.parents.record(text, texts[above[0]])

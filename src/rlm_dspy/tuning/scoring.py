@@ -140,7 +140,7 @@ def _split_list(text: str, known: Sequence[Any]) -> list[Any]:
 
 def _split_at_separators(text: str, known: Sequence[Any]) -> list[str]:
     """Split a line at separators, but not inside known items, the longest of which are looked for first."""
-    forms = [_written_form(one) for one in known]
+    forms = [_written_form(item) for item in known]
     whole = sorted((form for form in forms if _SEPARATOR.search(form)), key=len, reverse=True)
     for number, form in enumerate(whole):
         text = re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", f"\0{number}\0", text, flags=re.IGNORECASE)
@@ -189,7 +189,7 @@ def any_of(expected: Any, got: Any) -> float:
     """Score 1 if the answer is one of those that are right, else 0."""
     if not isinstance(expected, list):
         return exact(expected, got)
-    return max((exact(one, got) for one in expected), default=0.0)
+    return max((exact(allowed, got) for allowed in expected), default=0.0)
 
 
 def f1(expected: Any, got: Any) -> float:

@@ -92,10 +92,10 @@ class SerializableSignature(BaseModel):
             ConfigurationError: a schema uses what cannot be read back.
         """
         fields: dict[str, Any] = {}
-        for one in self.inputs:
-            fields[one.name] = (one.annotation, dspy.InputField(desc=one.description))
-        for one in self.outputs:
-            fields[one.name] = (one.annotation, dspy.OutputField(desc=one.description))
+        for described in self.inputs:
+            fields[described.name] = (described.annotation, dspy.InputField(desc=described.description))
+        for described in self.outputs:
+            fields[described.name] = (described.annotation, dspy.OutputField(desc=described.description))
         restored: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
         return restored
 
@@ -136,10 +136,10 @@ class SchemaReader:
         if "enum" in schema:
             return Literal[tuple(schema["enum"])]
         if "anyOf" in schema:
-            return reduce(or_, [self.type_of(one, name, depth + 1) for one in schema["anyOf"]])
+            return reduce(or_, [self.type_of(choice, name, depth + 1) for choice in schema["anyOf"]])
         kind = schema.get("type")
         if isinstance(kind, list) and kind:
-            return reduce(or_, [self.type_of({**schema, "type": one}, name, depth + 1) for one in kind])
+            return reduce(or_, [self.type_of({**schema, "type": choice}, name, depth + 1) for choice in kind])
         if kind == "array":
             return self._array_type(schema, name, depth)
         if kind == "object":
@@ -176,9 +176,9 @@ class SchemaReader:
             return dict[str, inner]  # type: ignore[valid-type]
         required = set(schema.get("required") or ())
         fields: dict[str, Any] = {}
-        for key, one in properties.items():
-            default = ... if key in required else one.get("default")
-            kind = self.type_of(one, key, depth + 1)
-            fields[key] = (kind, Field(default, description=one.get("description")))
+        for key, part in properties.items():
+            default = ... if key in required else part.get("default")
+            kind = self.type_of(part, key, depth + 1)
+            fields[key] = (kind, Field(default, description=part.get("description")))
         title = str(schema.get("title") or name)
         return pydantic.create_model(title, __doc__=schema.get("description"), **fields)

@@ -89,7 +89,7 @@ def _key_cells(terms: Sequence[Term], values: Sequence[str]) -> tuple[set[int], 
         found.append((-sum(term.weight for term in inside), place, inside))
     keys: set[int] = set()
     answered: list[Term] = []
-    for _, place, inside in sorted(found, key=lambda one: one[:2]):
+    for _, place, inside in sorted(found, key=lambda cell: cell[:2]):
         if new := [term for term in inside if term not in answered]:
             keys.add(place)
             answered += new
@@ -114,9 +114,9 @@ def _matches_loosely(term: Term, spelled: str) -> bool:
     return any(_is_similar(word, other) for other in spelled.split())
 
 
-def _is_similar(one: str, other: str) -> bool:
-    shared = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-    return shared >= 5 and shared >= 0.6 * max(len(one), len(other))
+def _is_similar(name: str, other: str) -> bool:
+    shared = next((n for n, (a, b) in enumerate(zip(name, other, strict=False)) if a != b), min(len(name), len(other)))
+    return shared >= 5 and shared >= 0.6 * max(len(name), len(other))
 
 
 def _name_weight(terms: Sequence[Term], name: str) -> float:

@@ -62,9 +62,9 @@ def joined_records(run: Run) -> Joined:
     """Return the steps and sub-calls of the whole tree by their span, and its runs by their id."""
     joined, runs = Joined(), [run]
     while runs:
-        one = runs.pop()
-        joined.runs.setdefault(one.id, one)
-        for step in one.steps:
+        record = runs.pop()
+        joined.runs.setdefault(record.id, record)
+        for step in record.steps:
             if step.span is not None:
                 joined.records.setdefault(step.span, step)
             for call in step.sub_calls:
@@ -95,7 +95,7 @@ def ordered_spans(spans: Iterable[Span]) -> list[tuple[Span, int | None]]:
                 continue
             placed[span.id] = len(ordered)
             ordered.append((span, parent))
-            waiting += [(one, placed[span.id]) for one in reversed(below.get(span.id, []))]
+            waiting += [(child, placed[span.id]) for child in reversed(below.get(span.id, []))]
     return ordered
 
 
@@ -117,7 +117,7 @@ class RunRows:
     def _add_spans(self, run: Run) -> None:
         joined = joined_records(run)
         ordered = ordered_spans(run.spans)
-        first = min((one.started for one in run.spans if math.isfinite(one.started)), default=0.0)
+        first = min((each.started for each in run.spans if math.isfinite(each.started)), default=0.0)
         prompts = {span.id: number for number, (span, _) in enumerate(ordered) if span.kind == "lm"}
         summed = _summed_usage(ordered)
         for number, (span, parent) in enumerate(ordered):
@@ -134,7 +134,9 @@ class RunRows:
             name=span.name, error=span.error, input=span.input, output=span.output, finish=span.finish
         )
         if span.kind == "lm":
-            row["messages"] = _numbered_pairs(((one.role, one.content) for one in span.messages), self._texts)
+            row["messages"] = _numbered_pairs(
+                ((message.role, message.content) for message in span.messages), self._texts
+            )
             row["same"] = max(span.same_messages, 0)
             if span.previous is not None and span.previous < span.id:  # a circle would never end
                 row["previous"] = prompts.get(span.previous)
@@ -153,7 +155,7 @@ class RunRows:
             row: Row = {"kind": kind, "parent": above, "start": None, "seconds": finite_number(record.seconds)}
             row |= {"step": step, "depth": depth} | self._record_facts(record)
             self.rows.append(row)
-            waiting += [(one, len(self.rows) - 1, step, depth) for one in reversed(list(_records_below(record)))]
+            waiting += [(child, len(self.rows) - 1, step, depth) for child in reversed(list(_records_below(record)))]
 
     def _record_facts(self, record: Record) -> Row:
         if isinstance(record, Run):
@@ -227,11 +229,13 @@ def run_head(run: Run, texts: TextTable) -> Row:
     return head | {
         "inputs": _numbered_pairs(run.inputs.items(), texts),
         "outputs": _numbered_pairs(values.items(), texts),
-        "warnings": [texts.number_of(one) for one in run.warnings],
-        "unread": [texts.number_of(one) for one in run.unread],
+        "warnings": [texts.number_of(warning) for warning in run.warnings],
+        "unread": [texts.number_of(file) for file in run.unread],
         "evidence": [_evidence_facts(item, texts) for item in run.evidence],
         "usage": _usage_figures(run.usage),
-        "usage_by_model": [[texts.number_of(name), _usage_figures(one)] for name, one in run.usage_by_model.items()],
+        "usage_by_model": [
+            [texts.number_of(name), _usage_figures(usage)] for name, usage in run.usage_by_model.items()
+        ],
         "steps": len(run.steps),
         "sub_calls": run.sub_calls,
         "seconds": finite_number(run.seconds),

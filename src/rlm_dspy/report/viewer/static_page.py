@@ -41,9 +41,9 @@ def static_lines(run: Run, texts: TextTable) -> Iterator[str]:
 def _count_steps(run: Run) -> int:
     count, runs = 0, [run]
     while runs:
-        one = runs.pop()
-        count += len(one.steps)
-        runs += [call.run for step in one.steps for call in step.sub_calls if call.run]
+        record = runs.pop()
+        count += len(record.steps)
+        runs += [call.run for step in record.steps for call in step.sub_calls if call.run]
     return count
 
 

@@ -48,7 +48,7 @@ def _delimiter_of(text: str, kind: str) -> tuple[str, str]:
     head = text[:_SNIFFED_CHARS]
     usual = "\t" if kind == "tsv" else ","
     best, most = usual, (0.0, 0)
-    for delimiter in sorted(DELIMITERS, key=lambda one: one != usual):
+    for delimiter in sorted(DELIMITERS, key=lambda candidate: candidate != usual):
         widths = _record_widths(head, delimiter)
         usual_widths = collections.Counter(width for width in widths if width > 1).most_common(1)
         if not usual_widths:

@@ -194,7 +194,7 @@ class Matches(list[Hit]):
         elif not self.complete and self.total <= len(self):
             return f"{shown:,} {'match' if shown == 1 else 'matches'} shown; raise max_matches to see if there are more"
         note = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
-        named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda one: -one[1])
+        named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda item: -item[1])
         if named:
             rest = f", {counted_noun(len(named) - _FILES, 'more file')}" if len(named) > _FILES else ""
             note += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
@@ -249,8 +249,8 @@ class Matches(list[Hit]):
 
     __hash__ = None
 
-    def __contains__(self, one: object) -> bool:
-        return any(one == hit for hit in self)
+    def __contains__(self, item: object) -> bool:
+        return any(item == hit for hit in self)
 
     def __add__(self, other: Any) -> Any:
         return Matches([*self, *other])

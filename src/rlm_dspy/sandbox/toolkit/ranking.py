@@ -79,7 +79,7 @@ class Query:
 
     def stems_of(self, text: str) -> list[str]:
         """Return the stems of a text's words."""
-        return [one for word in re.findall(_WORD, text) for one in _word_stems(word)]
+        return [stem for word in re.findall(_WORD, text) for stem in _word_stems(word)]
 
 
 def _lowered_text(text: str) -> str:
@@ -274,7 +274,7 @@ class PassageScorer:
         return _LINE * self._weight_of(best)
 
     def _weight_of(self, stems: frozenset[str]) -> float:
-        return math.fsum(self._by_stem[one] for one in stems)
+        return math.fsum(self._by_stem[stem] for stem in stems)
 
 
 class PassageTitles:
@@ -309,7 +309,7 @@ class PassageTitles:
         return self._body[start:end]
 
     def _stems(self, titles: Iterable[str]) -> frozenset[str]:
-        return frozenset(one for title in titles for one in self._query.stems_of(title))
+        return frozenset(stem for title in titles for stem in self._query.stems_of(title))
 
     def _read_headings(self) -> None:
         """Note each heading with those it stands under."""
@@ -362,7 +362,7 @@ def _with_titles(
 
 def _count_runs(stems: list[str], row: tuple[str, ...]) -> int:
     """Return how often the stems occur consecutively in this order."""
-    return sum(tuple(stems[at : at + len(row)]) == row for at, one in enumerate(stems) if one == row[0])
+    return sum(tuple(stems[at : at + len(row)]) == row for at, stem in enumerate(stems) if stem == row[0])
 
 
 def passage_record(data: Any, name: Any, at: int, score: float) -> dict[str, Any]:

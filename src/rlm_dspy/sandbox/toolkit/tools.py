@@ -117,10 +117,12 @@ class Toolkit:
         if _is_text(ranges) and not isinstance(ranges, Hit) and "range" not in ranges:
             ranges, text = text, ranges
         data = self._text_or_main(text)
-        one = isinstance(ranges, (dict, Hit)) or (isinstance(ranges, tuple) and ranges and isinstance(ranges[-1], int))
-        if not one and not isinstance(ranges, Iterable):
+        is_single = isinstance(ranges, (dict, Hit)) or (
+            isinstance(ranges, tuple) and ranges and isinstance(ranges[-1], int)
+        )
+        if not is_single and not isinstance(ranges, Iterable):
             raise ValueError(f"ranges come from chunk, grep or search, or are (start, end) pairs, not {quoted(ranges)}")
-        if one:
+        if is_single:
             ranges = [ranges]
         return "".join(_range_text(data, item) for item in ranges)
 
@@ -142,7 +144,7 @@ class Toolkit:
             found = indexed(query=query, k=limit, names=None if source is None else names)
         if found is None:
             found = rank_passages(data, names, Query(query), limit)
-        return Matches([Hit.of(one, Part(data, one.get("source"), None, 0)) for one in found])
+        return Matches([Hit.of(passage, Part(data, passage.get("source"), None, 0)) for passage in found])
 
     def outline(self, text: Any = None, source: str | None = None) -> str:
         """Return the tree of files with sizes, headings and top-level definitions, each with its line."""

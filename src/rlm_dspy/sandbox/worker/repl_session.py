@@ -117,7 +117,9 @@ class WorkerSession:
                 self.inputs[parcel["name"]] = self.namespace[parcel["name"]]
         if "P" in self.protected or "P" in self.tools:
             return
-        renewed = "P" not in self.namespace or any(one["name"] == self.main for one in message.get("vars", []))
+        renewed = "P" not in self.namespace or any(
+            variable["name"] == self.main for variable in message.get("vars", [])
+        )
         if self.main is not None and renewed and self.main in self.namespace:
             self.namespace["P"] = self.namespace[self.main]
 

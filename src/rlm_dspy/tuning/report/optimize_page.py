@@ -90,9 +90,9 @@ def _limits_text(limits: Mapping[str, Any] | None) -> str:
 
 
 def _candidate_parts(candidates: Sequence[dict[str, Any]], texts: TextAllowance) -> list[str]:
-    measured = [one for one in candidates if one["val_score"] is not None]
+    measured = [candidate for candidate in candidates if candidate["val_score"] is not None]
     kept = measured[:MAX_CANDIDATES]
-    by_number = {one["number"]: one for one in kept}
+    by_number = {candidate["number"]: candidate for candidate in kept}
     below = children_by_number(kept)
     parts = [f'<ul class="tree">{_tree_html(below, by_number, texts)}</ul>']
     if left := len(measured) - len(kept):
@@ -110,14 +110,14 @@ def _tree_html(
     """Return the items of the tree, as nested lists."""
     first = next(iter(by_number.values()), None)
     parts: list[str] = []
-    waiting: list[tuple[dict[str, Any] | None, int]] = [(one, 0) for one in reversed(below.get(None, []))]
+    waiting: list[tuple[dict[str, Any] | None, int]] = [(candidate, 0) for candidate in reversed(below.get(None, []))]
     while waiting:
-        one, depth = waiting.pop()
-        if one is None:
+        candidate, depth = waiting.pop()
+        if candidate is None:
             parts.append("</ul></li>")
             continue
-        parts.append(f"<li>{_candidate_html(one, by_number.get(one['parent']), first, texts)}")
-        children = below.get(one["number"], [])
+        parts.append(f"<li>{_candidate_html(candidate, by_number.get(candidate['parent']), first, texts)}")
+        children = below.get(candidate["number"], [])
         if children and depth < MAX_DEPTH:
             parts.append("<ul>")
             waiting += [(None, depth), *((child, depth + 1) for child in reversed(children))]
@@ -128,33 +128,36 @@ def _tree_html(
 
 
 def _candidate_html(
-    one: Mapping[str, Any], parent: Mapping[str, Any] | None, first: Mapping[str, Any] | None, texts: TextAllowance
+    candidate: Mapping[str, Any],
+    parent: Mapping[str, Any] | None,
+    first: Mapping[str, Any] | None,
+    texts: TextAllowance,
 ) -> str:
     """Return a candidate: its figures, its changes and its instructions."""
-    facts = [f"{one['val_score']:.3f} on {one['val_questions']:,} validation questions"]
-    facts.append(counted_noun(one["demos"], "demo"))
-    if one.get("calls") is not None:
-        facts.append(f"measured after {counted_noun(one['calls'], 'call')}")
-    if "cost" in one:
-        facts.append(f"cost of its runs {dollar_text(one['cost'])}")
-    badge = ' <span class="badge">chosen</span>' if one["chosen"] else ""
-    against = parent or (first if first is not one else None)
-    changes = _changes_html(one, against, texts, known=parent is not None) if against else ""
-    whole, note = texts.cut_text("\n\n".join(f"{name}:\n{text}" for name, text in one["instructions"].items()))
+    facts = [f"{candidate['val_score']:.3f} on {candidate['val_questions']:,} validation questions"]
+    facts.append(counted_noun(candidate["demos"], "demo"))
+    if candidate.get("calls") is not None:
+        facts.append(f"measured after {counted_noun(candidate['calls'], 'call')}")
+    if "cost" in candidate:
+        facts.append(f"cost of its runs {dollar_text(candidate['cost'])}")
+    badge = ' <span class="badge">chosen</span>' if candidate["chosen"] else ""
+    against = parent or (first if first is not candidate else None)
+    changes = _changes_html(candidate, against, texts, known=parent is not None) if against else ""
+    whole, note = texts.cut_text("\n\n".join(f"{name}:\n{text}" for name, text in candidate["instructions"].items()))
     return (
-        f"<b>{one['number']}</b> {safe_text(', '.join(facts))}{badge}{changes}"
+        f"<b>{candidate['number']}</b> {safe_text(', '.join(facts))}{badge}{changes}"
         f"<details><summary>instructions</summary><pre>{safe_text(whole)}</pre>{note}</details>"
     )
 
 
-def _changes_html(one: Mapping[str, Any], other: Mapping[str, Any], texts: TextAllowance, *, known: bool) -> str:
+def _changes_html(candidate: Mapping[str, Any], other: Mapping[str, Any], texts: TextAllowance, *, known: bool) -> str:
     """Return the changes of the instructions against another candidate, folded up."""
     lines: list[str] = []
-    for name, text in one["instructions"].items():
+    for name, text in candidate["instructions"].items():
         before = other["instructions"].get(name, "")
         lines += difflib.unified_diff(_text_lines(before), _text_lines(text), name, name, lineterm="", n=1)
     if not lines:
-        if one["demos"] == other["demos"]:
+        if candidate["demos"] == other["demos"]:
             return f"<p>The instructions are those of {other['number']}.</p>"
         return ""
     whose = f"its parent {other['number']}" if known else f"{other['number']} (its parent is not known)"

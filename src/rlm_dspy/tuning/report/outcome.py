@@ -21,7 +21,7 @@ from rlm_dspy.tuning.report.page_parts import package_versions, time_stamp
 
 def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
     """Return the full report as JSON values."""
-    ids = [str(one.get("id")) for one in job.val]
+    ids = [str(example.get("id")) for example in job.val]
     gain = paired_difference(outcome.before, outcome.after)
     return {
         "optimizer": job.optimizer,
@@ -43,35 +43,37 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
         "gain": gain or {"mean": None, "interval": None, "questions": 0},
         "demos": {"before": program.demos(outcome.base), "after": program.demos(outcome.program)},
         "diff": instruction_diff(outcome.base, outcome.program),
-        "candidates": [_candidate_facts(one, ids, outcome) for one in outcome.candidate_log.candidates.values()],
+        "candidates": [
+            _candidate_facts(candidate, ids, outcome) for candidate in outcome.candidate_log.candidates.values()
+        ],
         "dspy": dspy.__version__,
         "versions": package_versions(__version__),
         "written": time_stamp(),
     }
 
 
-def _candidate_facts(one: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
-    above = outcome.parents.get(_instructions_text(one))
+def _candidate_facts(candidate: Candidate, ids: Sequence[str], outcome: Outcome) -> dict[str, Any]:
+    above = outcome.parents.get(_instructions_text(candidate))
     parents = (c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above)
     parent = next(parents, None) if above else None
-    put = [name for name in ids if name in one.scores]
+    put = [name for name in ids if name in candidate.scores]
     return {
-        "number": one.number,
+        "number": candidate.number,
         "parent": parent,
-        "digest": one.digest,
-        "demos": one.demos,
-        "calls": one.measured_at,
-        "cost": one.cost,
-        "questions": len(one.scores),
+        "digest": candidate.digest,
+        "demos": candidate.demos,
+        "calls": candidate.measured_at,
+        "cost": candidate.cost,
+        "questions": len(candidate.scores),
         "val_questions": len(put),
-        "val_score": one.mean(put) if put else None,
-        "chosen": one.state == program.state_of(outcome.program),
-        "instructions": one.instructions,
+        "val_score": candidate.mean(put) if put else None,
+        "chosen": candidate.state == program.state_of(outcome.program),
+        "instructions": candidate.instructions,
     }
 
 
-def _instructions_text(one: Candidate) -> str:
-    return json.dumps(one.instructions, sort_keys=True)
+def _instructions_text(candidate: Candidate) -> str:
+    return json.dumps(candidate.instructions, sort_keys=True)
 
 
 def instruction_diff(base: dspy.Module, tuned: dspy.Module) -> str:
@@ -154,14 +156,14 @@ def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
 
     The others ran only to make demos, or were dropped after a few training questions; they are counted.
     """
-    kept = [one for one in candidates if one["val_score"] is not None]
+    kept = [candidate for candidate in candidates if candidate["val_score"] is not None]
     below = children_by_number(kept)
     lines: list[str] = []
-    waiting = [(one, 0) for one in reversed(below.get(None, []))]
+    waiting = [(candidate, 0) for candidate in reversed(below.get(None, []))]
     while waiting:
-        one, depth = waiting.pop()
-        lines.append("  " * depth + _candidate_line(one))
-        waiting += [(child, depth + 1) for child in reversed(below.get(one["number"], []))]
+        candidate, depth = waiting.pop()
+        lines.append("  " * depth + _candidate_line(candidate))
+        waiting += [(child, depth + 1) for child in reversed(below.get(candidate["number"], []))]
     if others := len(candidates) - len(kept):
         lines += ["", f"{others} more ran on training questions only."]
     return lines
@@ -169,16 +171,16 @@ def candidate_tree(candidates: Sequence[dict[str, Any]]) -> list[str]:
 
 def children_by_number(candidates: Sequence[dict[str, Any]]) -> dict[int | None, list[dict[str, Any]]]:
     """Group candidates by their parent's number; the key None holds those without one."""
-    numbers = {one["number"] for one in candidates}
+    numbers = {candidate["number"] for candidate in candidates}
     below: dict[int | None, list[dict[str, Any]]] = {}
-    for one in candidates:
+    for candidate in candidates:
         # A parent is older: so there is no circle, whatever a report says.
-        known = one["parent"] in numbers and one["parent"] < one["number"]
-        below.setdefault(one["parent"] if known else None, []).append(one)
+        known = candidate["parent"] in numbers and candidate["parent"] < candidate["number"]
+        below.setdefault(candidate["parent"] if known else None, []).append(candidate)
     return below
 
 
-def _candidate_line(one: dict[str, Any]) -> str:
-    chosen = " **chosen**" if one["chosen"] else ""
-    demos = counted_noun(one["demos"], "demo")
-    return f"- {one['number']}: {one['val_score']:.3f} on {one['val_questions']}, {demos}{chosen}"
+def _candidate_line(candidate: dict[str, Any]) -> str:
+    chosen = " **chosen**" if candidate["chosen"] else ""
+    demos = counted_noun(candidate["demos"], "demo")
+    return f"- {candidate['number']}: {candidate['val_score']:.3f} on {candidate['val_questions']}, {demos}{chosen}"

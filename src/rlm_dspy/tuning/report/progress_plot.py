@@ -19,27 +19,30 @@ def progress_plot(outcome: Mapping[str, Any]) -> str:
     """Draw each measured candidate, the best so far, and the test set before and after with its interval."""
     calls = Axis(max(1.0, outcome["calls"] * 1.04), LEFT, RIGHT)
     score = Axis(1.0, BOTTOM, TOP)
-    points = sorted((one for one in outcome["candidates"] if _is_measured(one)), key=lambda one: one["calls"])
+    points = sorted(
+        (candidate for candidate in outcome["candidates"] if _is_measured(candidate)),
+        key=lambda candidate: candidate["calls"],
+    )
     parts = [
         _axes_marks(calls, score),
         _test_marks(outcome["before"], "before", outcome["before"]["calls"], calls, score),
         _test_marks(outcome["after"], "after", outcome["calls"], calls, score),
         *_test_labels(outcome, score),
         _best_line(points, outcome["calls"], calls, score),
-        *(_candidate_mark(one, calls, score) for one in points[:MAX_POINTS]),
+        *(_candidate_mark(candidate, calls, score) for candidate in points[:MAX_POINTS]),
         *_legend_marks(points),
     ]
     figure = plot_figure("Score over LM calls", BOTTOM + 92, parts)
     return figure + _missing_note(outcome["candidates"], points)
 
 
-def _is_measured(one: Mapping[str, Any]) -> bool:
-    return one.get("calls") is not None and one["val_score"] is not None
+def _is_measured(candidate: Mapping[str, Any]) -> bool:
+    return candidate.get("calls") is not None and candidate["val_score"] is not None
 
 
 def _missing_note(candidates: Sequence[Mapping[str, Any]], points: Sequence[Mapping[str, Any]]) -> str:
     """Say which candidates have no place in the plot."""
-    partly = sum(one["val_score"] is not None for one in candidates) - len(points)
+    partly = sum(candidate["val_score"] is not None for candidate in candidates) - len(points)
     if not partly:
         return ""
     what = f"{partly:,} candidates are not in this plot: they"
@@ -96,18 +99,19 @@ def _test_labels(outcome: Mapping[str, Any], score: Axis) -> list[str]:
 def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score: Axis) -> str:
     """Return the best validation score so far, as steps."""
     best, path = -1.0, ""
-    for one in points:
-        if one["val_score"] > best:
-            best = one["val_score"]
-            x, y = calls.place_of(one["calls"]), score.place_of(best)
+    for candidate in points:
+        if candidate["val_score"] > best:
+            best = candidate["val_score"]
+            x, y = calls.place_of(candidate["calls"]), score.place_of(best)
             path += f"H{x}V{y}" if path else f"M{x} {y}"
     return f'<path class="best" d="{path}H{calls.place_of(end)}"/>' if path else ""
 
 
-def _candidate_mark(one: Mapping[str, Any], calls: Axis, score: Axis) -> str:
-    kind = "candidate chosen" if one["chosen"] else "candidate"
-    tip = f"candidate {one['number']}: {one['val_score']:.3f} after {counted_noun(one['calls'], 'call')}"
-    x, y = calls.place_of(one["calls"]), score.place_of(one["val_score"])
+def _candidate_mark(candidate: Mapping[str, Any], calls: Axis, score: Axis) -> str:
+    kind = "candidate chosen" if candidate["chosen"] else "candidate"
+    when = counted_noun(candidate["calls"], "call")
+    tip = f"candidate {candidate['number']}: {candidate['val_score']:.3f} after {when}"
+    x, y = calls.place_of(candidate["calls"]), score.place_of(candidate["val_score"])
     return f'<circle class="{kind}" cx="{x}" cy="{y}" r="5"><title>{safe_text(tip)}</title></circle>'
 
 
