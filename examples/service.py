@@ -17,6 +17,7 @@ import copy
 import os
 import secrets
 import threading
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
@@ -30,6 +31,7 @@ import rlm_dspy
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report.json_output import redacted_json
+from rlm_dspy.run import Usage
 
 MAX_AT_ONCE = int(os.environ.get("SERVICE_MAX_AT_ONCE", "16"))  # runs at the same time; the others wait
 MAX_WAITING = int(os.environ.get("SERVICE_MAX_WAITING", "1000"))  # beyond that, 503
@@ -67,41 +69,40 @@ async def ask(asked: Question, request: Request) -> StreamingResponse:
 async def events_of(asked: Question) -> AsyncIterator[str]:
     """Yield the events of a run, and its answer or error; closing the iterator ends the run."""
     counts["waiting"] += 1
-    async with slots:
+    try:
+        await slots.acquire()  # a client may leave meanwhile
+    finally:
         counts["waiting"] -= 1
-        counts["running"] += 1
-        ending, stop = "left", threading.Event()
-        rlm = copy.copy(program)  # shares everything but its limits
-        rlm.budget = rlm_dspy.Budget(max_seconds=asked.max_seconds, max_cost=asked.max_cost)
-        try:
-            with dspy.context(lm=lm):
-                async for item in rlm.stream(context=corpus, question=asked.question, stop=stop):
-                    if isinstance(item, dspy.Prediction):
-                        ending = item.rlm_run.status
-                        add_usage(item.rlm_run)
-                        found = {"answer": item.answer, "evidence": [one.model_dump() for one in item.evidence]}
-                        yield as_event("answer", {**found, "run_id": item.rlm_run.id, "cost": item.rlm_run.usage.cost})
-                    else:
-                        yield as_event(item.kind, item.model_dump(exclude={"kind"}, exclude_defaults=True))
-        except RLMError as error:
-            ending = "failed"
-            add_usage(error.run)
-            yield as_event("error", {"error": str(error), "type": type(error).__name__})
-        finally:
-            stop.set()
-            counts["running"] -= 1
-            counts[ending] += 1
+    counts["running"] += 1
+    ending, stop = "left", threading.Event()
+    used, started = Usage(), time.monotonic()
+    rlm = copy.copy(program)  # shares everything but its limits
+    rlm.budget = rlm_dspy.Budget(max_seconds=asked.max_seconds, max_cost=asked.max_cost)
+    try:
+        with dspy.context(lm=lm):
+            async for item in rlm.stream(context=corpus, question=asked.question, stop=stop):
+                if isinstance(item, dspy.Prediction):
+                    ending, used = item.rlm_run.status, item.rlm_run.usage
+                    found = {"answer": item.answer, "evidence": [one.model_dump() for one in item.evidence]}
+                    yield as_event("answer", {**found, "run_id": item.rlm_run.id, "cost": used.cost})
+                else:
+                    used = item.usage
+                    yield as_event(item.kind, item.model_dump(exclude={"kind"}, exclude_defaults=True))
+    except RLMError as error:
+        ending = "failed"
+        used = error.run.usage if error.run else used
+        yield as_event("error", {"error": str(error), "type": type(error).__name__})
+    finally:
+        stop.set()
+        slots.release()
+        counts["running"] -= 1
+        counts[ending] += 1
+        spent.update(tokens=used.total_tokens, seconds=time.monotonic() - started, dollars=used.cost or 0.0)
 
 
 def as_event(name: str, data: dict[str, Any]) -> str:
     """Return a Server-Sent Event, with secrets masked."""
     return f"event: {name}\ndata: {redacted_json(data, redactor)}\n\n"
-
-
-def add_usage(run: Any) -> None:
-    """Add what a run used to the metrics."""
-    if run is not None:
-        spent.update(tokens=run.usage.total_tokens, seconds=run.seconds, dollars=run.usage.cost or 0.0)
 
 
 @app.get("/health")

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import rlm_dspy
+from rlm_dspy import safe_files
 from rlm_dspy.batch import Answers, Batch, Job, Program, Progress
 from rlm_dspy.batch.batch_run import CostShare, answer_question
 from rlm_dspy.corpus import Corpus
@@ -393,12 +395,13 @@ def test_a_worker_that_dies_ends_the_batch_and_loses_nothing_before_it(tmp_path:
 
 def test_a_job_is_small_and_made_once_in_a_process(job: Job) -> None:
     assert len(pickle.dumps(job)) < 2_000
-    copies = [pickle.loads(pickle.dumps(job)) for _ in range(2)]
+    copies = [pickle.loads(pickle.dumps(job.pinned())) for _ in range(2)]
     assert copies[0].program() is copies[1].program()
 
 
 def test_the_process_of_a_batch_reads_its_job_once(job: Job) -> None:
-    assert job.pinned().program() is job.program()
+    pinned = job.pinned()
+    assert pinned.program() is pinned.program()
 
 
 def test_a_worker_whose_files_differ_answers_nothing(job: Job, tmp_path: Path) -> None:
@@ -439,3 +442,68 @@ def test_a_question_that_is_tried_twice_stays_within_its_share_and_counts_both()
     with pytest.raises(rlm_dspy.RLMError) as caught:
         made.answer("Who opens the gate?")
     assert caught.value.run.usage.calls == len(script.requests)
+
+
+# --- what an answer depends on, and what a file cannot take ----------------------------------------------------------
+
+
+def invoice_signature(**more: Any) -> type[dspy.Signature]:
+    """A signature whose class of outputs has other fields each time, under the same name."""
+    invoice = pydantic.create_model("Invoice", number=(str, ...), **more)
+    kinds = {"context": (Any, dspy.InputField()), "question": (str, dspy.InputField())}
+    return dspy.Signature({**kinds, "answer": (list[invoice], dspy.OutputField())}, "Answer.")  # type: ignore[valid-type]
+
+
+def test_an_answer_depends_on_what_is_inside_the_types_of_the_signature() -> None:
+    corpus, lm = Corpus.from_texts({"a.md": TEXT}), rlm_dspy.lm("offline")
+    digests = [
+        Program(signature, corpus, lm).digest
+        for signature in (invoice_signature(), invoice_signature(), invoice_signature(euros=(float, ...)))
+    ]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_job_reads_its_files_for_each_batch_and_makes_its_own_types(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("The port is 8080.\n")
+    job = Job("context, question -> answer", (str(tmp_path),), "offline", mode="direct")
+    assert "8080" in Batch(job).run(["What is the port?"]).rows[0]["answer"]
+    (tmp_path / "a.md").write_text("The port is 9999.\n")
+    assert "9999" in Batch(job).run(["What is the port?"]).rows[0]["answer"]
+    made = [Job(invoice_signature(**more), job.paths, "offline").pinned().program() for more in ({}, {"n": (int, 1)})]
+    kinds = [one.signature.output_fields["answer"].annotation.__args__[0] for one in made]
+    assert [list(kind.model_fields) for kind in kinds] == [["number"], ["number", "n"]]
+
+
+def test_a_question_that_stands_twice_is_paid_for_once(tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    for more in ({}, {"resume": True}):
+        fake = Fake(cost=0.5)
+        report = Batch(fake, out=Answers(out, **more)).run(["one", "two", "one"])
+        assert [row.get("duplicate", False) for row in report.rows] == [False, False, True]
+        assert sum(row["usage"]["cost"] for row in rows(out)) == 1.0
+    assert fake.asked == []
+
+
+def test_a_reply_that_could_not_be_read_is_not_replayed_from_the_cache(tmp_path: Path) -> None:
+    lm, script = scripted("I cannot help.", "Nor can I.", fields(answer="6 hours"), cache=True)
+    program = Program("context, question -> answer", Corpus.from_texts({"a.md": TEXT}), lm, mode="direct")
+    failed = Batch(program, out=Answers(tmp_path / "a.jsonl")).run(QUESTIONS[:1])
+    assert failed.rows[0]["error"]["type"] == "ActionError"
+    script.replies = (fields(answer="6 hours"),)
+    again = Batch(program, out=Answers(tmp_path / "a.jsonl", resume=True)).run(QUESTIONS[:1])
+    assert again.rows[0]["answer"] == "6 hours"
+
+
+def test_a_file_that_cannot_be_put_in_order_keeps_its_answers_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: Any, **options: Any) -> None:  # as a mount point does
+        raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(safe_files, "replace_file", refuse)
+    out = tmp_path / "a.jsonl"
+    report = Batch(Fake(), out=Answers(out)).run(["one", "two"])
+    assert [row["answer"] for row in report.rows] == ["ONE", "TWO"]
+    assert "could not be put in order: Device or resource busy" in str(report.disk_error)
+    assert report.unsaved == ()
+    assert sorted(row["answer"] for row in rows(out)) == ["ONE", "TWO"]

@@ -13,7 +13,7 @@ import pytest
 import rlm_dspy
 from rlm_dspy.batch import Answers, Batch, Job, Program, WavePace, Waves, predict_batch
 from rlm_dspy.batch.plan import plan_calls, plan_runs
-from rlm_dspy.errors import ConfigurationError, LMError
+from rlm_dspy.errors import ActionError, ConfigurationError, LMError
 from rlm_dspy.testing import fields, scripted
 from servers.batches import BatchServer
 
@@ -138,3 +138,36 @@ def test_the_plan_counts_the_discount_of_the_cache() -> None:
     assert plan_runs("openai/unheard-of", 10).batch_cost is None
     assert "cost unknown" in plan_runs("openai/unheard-of", 10).text
     assert json.dumps(runs.text)
+
+
+def test_a_reply_that_cannot_be_read_is_the_error_of_its_row() -> None:
+    def reply(body: Any) -> str:
+        return "I cannot help with that." if "two" in str(body) else fields(stars="4")
+
+    with BatchServer(reply=reply) as server, dspy.context(lm=model(server)):
+        waves = Waves(pace=QUICK)
+        found = predict_batch(dspy.Predict("text -> stars: int"), examples("one", "two", "three"), waves=waves)
+        waves.close()
+    assert [getattr(row, "stars", None) for row in found.rows] == [4, None, 4]
+    assert isinstance(found.rows[1], ActionError)
+
+
+def test_what_a_module_raises_is_the_error_of_its_row() -> None:
+    class Strict(dspy.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.predict = dspy.Predict("text -> label")
+
+        def forward(self, text: str) -> dspy.Prediction:
+            done = self.predict(text=text)
+            if done.label == "TWO":
+                raise ValueError("not this one")
+            return done
+
+    with BatchServer(reply=label) as server, dspy.context(lm=model(server)):
+        waves = Waves(pace=QUICK)
+        found = predict_batch(Strict(), examples("one", "two"), waves=waves)
+        waves.close()
+    assert found.rows[0].label == "ONE"
+    assert str(found.rows[1]) == "not this one"
+    assert found.failed == (found.rows[1],)

@@ -145,3 +145,35 @@ def test_a_token_is_required_if_it_is_set(start: Start) -> None:
 
 def test_beyond_the_queue_questions_are_refused(start: Start) -> None:
     assert httpx.post(f"{start(SERVICE_MAX_WAITING='0')}/ask", json={"question": "x"}, timeout=20).status_code == 503
+
+
+def test_clients_that_give_up_waiting_leave_their_place(start: Start) -> None:
+    with OpenAIServer(*[Fault(delay=60)] * 3, reply=SUBMIT) as server:
+        url = start(SERVICE_MAX_AT_ONCE="1", SERVICE_MAX_WAITING="2", **model_at(server))
+        question = {"question": "What is the code?"}
+        with httpx.stream("POST", f"{url}/ask", json=question, timeout=60) as running:
+            next(running.iter_lines())
+            for _ in range(2):
+                with pytest.raises(httpx.TimeoutException):
+                    httpx.post(f"{url}/ask", json=question, timeout=0.5)
+            deadline = time.monotonic() + 20
+            while metric(url, 'rlm_questions{state="waiting"}') and time.monotonic() < deadline:
+                time.sleep(0.1)
+            assert metric(url, 'rlm_questions{state="waiting"}') == 0
+            with pytest.raises(httpx.TimeoutException):  # and not 503
+                httpx.post(f"{url}/ask", json=question, timeout=0.5)
+
+
+def test_what_a_run_cost_counts_if_its_client_left(start: Start) -> None:
+    step = "[[ ## reasoning ## ]]\nlook\n\n[[ ## code ## ]]\nprint(1)\n"
+    with OpenAIServer(Fault(), Fault(delay=60), reply=step) as server:
+        url = start(**model_at(server))
+        with httpx.stream("POST", f"{url}/ask", json={"question": "What is the code?"}, timeout=60) as reply:
+            lines = reply.iter_lines()
+            while "event: output" not in next(lines):
+                pass
+        deadline = time.monotonic() + 20
+        while metric(url, 'rlm_questions{state="running"}') and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert metric(url, 'rlm_questions{state="left"}') == 1
+        assert metric(url, "rlm_tokens_total") > 0

@@ -126,7 +126,7 @@ def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False)
     for number, line in enumerate(lines if torn else [*lines, rest], 1):
         try:
             rows.append(read(line))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigurationError(f"{path}:{number} is not a row of this journal; choose another file") from error
     if rest and repair:
         os.truncate(path, path.stat().st_size - len(rest))
@@ -136,7 +136,7 @@ def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False)
 def _is_json(line: bytes) -> bool:
     try:
         json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

@@ -169,3 +169,15 @@ def test_a_marked_run_outlives_the_newer_ones(tmp_path: Path) -> None:
     kept = {stored.run.id for stored in store.runs()}
     assert f"{0:012x}" in kept
     assert f"{1:012x}" not in kept
+
+
+def test_an_answer_that_a_person_marked_wrong_is_no_example(
+    run: Callable[..., Result], asked: Callable[..., str], tmp_path: Path
+) -> None:
+    right, wrong = asked("What is it?", "one"), asked("And that?", "two")
+    run("runs", "mark", wrong, "wrong")
+    for form in ("dspy", "sft"):
+        result = run("runs", "export", "--format", form)
+        assert [row["run"] for row in rows_of(result)] == [right]
+        assert "1 run skipped: a person marked it wrong, and --marked wrong was not given." in result.err
+    assert [row["run"] for row in rows_of(run("runs", "export", "--format", "sft", "--marked", "wrong"))] == [wrong]

@@ -169,11 +169,11 @@ def test_a_host_that_cannot_wait_finds_the_record_up_to_its_last_line(wire: Star
     server = wire(seconds=120, extract=120)
     run_id = server.ask_slowly()
     server.close_stdin()
-    time.sleep(2)  # what hosts wait
+    time.sleep(0.5)
     started = time.monotonic()
     server.process.send_signal(signal.SIGTERM)
     shown = server.end()
-    assert time.monotonic() - started < 2.9  # 5 s after stdin was closed it would end anyway
+    assert time.monotonic() - started < 4.3  # 5 s after stdin was closed it would end anyway
     assert f"run {run_id} is unfinished; `rlm-dspy trace {run_id}` shows what was recorded of it." in shown
     run = load_run(server.runs / f"{run_id}.jsonl").run
     assert (run.id, run.stopped_by, len(run.steps)) == (run_id, "killed", 1)

@@ -13,8 +13,9 @@ import pytest
 
 from rlm_dspy import RLM, Corpus, Evidence
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.testing import action, scripted
 from rlm_dspy.tuning import program
-from rlm_dspy.tuning.typed_signature import SerializableSignature
+from rlm_dspy.tuning.typed_signature import SchemaReader, SerializableSignature
 
 
 class Colour(Enum):
@@ -94,3 +95,51 @@ def test_a_saved_program_holds_its_typed_signature_and_is_rebuilt_from_it(tmp_pa
     rlm = program.restored_rlm(path)
     assert rlm.signature.output_fields["answer"].annotation.__name__ == "Order"
     assert rlm.signature.instructions == "Answer it."
+
+
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"type": "integer", "maximum": 5}, 5, 6),
+        ({"type": "number", "exclusiveMinimum": 0}, 0.1, 0),
+        ({"type": "string", "pattern": "^R-[0-9]+$"}, "R-1", "oops"),
+        ({"type": "string", "minLength": 2}, "ab", "a"),
+        ({"type": "array", "items": {"type": "string"}, "maxItems": 2}, ["a"], ["a"] * 3),
+        ({"anyOf": [{"type": "integer", "minimum": 1}, {"type": "null"}]}, None, 0),
+        ({"oneOf": [{"type": "string"}, {"type": "integer"}]}, "a", [1]),
+        (
+            {"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": False},
+            {"n": 1},
+            {"x": 1},
+        ),
+    ],
+)
+def test_the_limits_of_a_schema_hold(schema: dict[str, Any], good: Any, bad: Any) -> None:
+    read = pydantic.TypeAdapter(SchemaReader(schema).type_of(schema, "answer"))
+    read.validate_python(good)
+    with pytest.raises(pydantic.ValidationError):
+        read.validate_python(bad)
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"not": {"type": "string"}}, "uses not, which cannot be checked here"),
+        ({"type": "object", "minProperties": 2}, "uses minProperties"),
+        ({"type": "string", "pattern": "("}, "has a limit that cannot be checked"),
+    ],
+)
+def test_a_limit_that_cannot_be_checked_is_refused(schema: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        SchemaReader(schema).type_of(schema, "answer")
+
+
+def test_a_model_is_told_of_a_limit_that_its_answer_does_not_keep() -> None:
+    lm, script = scripted(action("SUBMIT(answer=9)"), action("SUBMIT(answer=4)"))
+    inputs = {"context": (str, dspy.InputField()), "question": (str, dspy.InputField())}
+    signature = dspy.Signature({**inputs, "answer": (int, dspy.OutputField(le=5))})
+    with dspy.context(lm=lm):
+        done = RLM(signature)(context="c", question="q")
+    assert done.answer == 4
+    assert "less than or equal to 5" in done.run.steps[0].output
+    assert "(less than or equal to: 5)" in str(script.requests[0].system)

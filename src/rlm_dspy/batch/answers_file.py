@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy import safe_files
-from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.errors import ActionError, ConfigurationError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import json_output
 from rlm_dspy.report.render import jsonable
@@ -55,7 +55,8 @@ class Answers:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
             _lock_file(self._file, path)
-            self._found = {row["key"]: row for row in safe_files.read_rows(path, _parse_row, repair=True)}
+            rows = safe_files.read_rows(path, _parse_row, repair=True)
+            self._found = {row["key"]: row for row in rows if not row.get("duplicate")}
         except ConfigurationError:
             self._file.close()
             raise
@@ -67,6 +68,11 @@ class Answers:
             self.backup = self._unused_backup()
             shutil.copyfile(self.path, self.backup)
         return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
+
+    def unreadable(self) -> frozenset[str]:
+        """Return the keys of the questions that failed because of the model's own replies."""
+        failed = [row for row in self._found.values() if (row.get("error") or {}).get("type") == ActionError.__name__]
+        return frozenset(row["key"] for row in failed)
 
     def _unused_backup(self) -> Path:
         place = self.path.with_name(f"{self.path.name}.bak")
@@ -93,9 +99,13 @@ class Answers:
                 self._file.truncate(size)
             raise
 
-    def settle(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace the file by these rows, whole or not at all."""
-        safe_files.replace_file(self.path, map(self._encode_row, rows))
+    def settle(self, rows: Iterable[Mapping[str, Any]]) -> str | None:
+        """Replace the file by these rows, whole or not at all; return why it kept the rows as they were appended."""
+        try:
+            safe_files.replace_file(self.path, map(self._encode_row, rows))
+        except OSError as error:
+            return f"{self.path} has every answer, but could not be put in order: {error.strerror}"
+        return None
 
     def close(self) -> None:
         """Close the file and release its lock."""

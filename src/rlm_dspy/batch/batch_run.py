@@ -28,12 +28,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from rlm_dspy.batch.answers_file import Answers, Row, answer_key
-from rlm_dspy.batch.job import Job, Program
+from rlm_dspy.batch.job import ASKED_AGAIN, Job, Program
 from rlm_dspy.batch.provider_batch import ProgramInWaves, waves_path
 from rlm_dspy.errors import BatchStoppedError, ConfigurationError, LMAuthError, LMUnavailableError, RLMError
 from rlm_dspy.evidence.absence import is_miss
 from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, Waves
+from rlm_dspy.run import Usage
 
 
 class CostShare:
@@ -124,7 +125,7 @@ class Report:
 
     ``stopped_by`` is ``max_cost``, ``stop``, ``disk`` (the file could not be written), the class of a fatal error or of
     the executor's error when a worker died, or None if every question was asked. ``unsaved`` are the rows missing from
-    the file, and ``disk_error`` says why.
+    the file, and ``disk_error`` says why; without such rows, it says why the file is not in the order of the questions.
     """
 
     rows: tuple[Row, ...]
@@ -252,12 +253,18 @@ class Batch:
         flight = _InFlight(self, waiting, Progress(len(keys), reused, 0, reused, 0.0), keys)
         with self._worker_pool() as pool:
             flight.run(pool)
-        rows = []
+        rows: list[Row] = []
+        seen: set[str] = set()
         for name, item in zip(keys, asked, strict=True):
             row = flight.rows.get(name) or known.get(name) or _unasked_row(flight.stopped_by)
-            rows.append({**row, "id": item.get("id"), "question": item["question"], "key": name})
+            row = {**row, "id": item.get("id"), "question": item["question"], "key": name}
+            if name in seen:  # it was asked once, and paid for once
+                row |= {"usage": Usage().model_dump(), "duplicate": True}
+            seen.add(name)
+            rows.append(row)
+        disk_error = flight.disk_error
         if self._out and not flight.unsaved:
-            self._out.settle(rows)
+            disk_error = self._out.settle(rows)
         return Report(
             rows=tuple(rows),
             reused=reused,
@@ -265,7 +272,7 @@ class Batch:
             seconds=time.monotonic() - started,
             stopped_by=flight.stopped_by,
             unsaved=tuple(row for row in rows if row["key"] in flight.unsaved),
-            disk_error=flight.disk_error,
+            disk_error=disk_error,
         )
 
     @contextmanager
@@ -337,6 +344,7 @@ class _InFlight:
         self._deaths: Counter[str] = Counter()  # executors that broke with this question in flight, by key
         self._progress = progress
         self._times = Counter(keys)
+        self._unreadable = batch._out.unreadable() if batch._out else frozenset()
         self._streak = ("", 0)  # the error of the last finished question, and how many in a row had it
 
     def run(self, pool: _WorkerPool) -> None:
@@ -362,7 +370,7 @@ class _InFlight:
                 return
             name, question = self._waiting[0]
             try:
-                future = self._submit_question(pool.executor, question, share)
+                future = self._submit_question(pool.executor, name, question, share)
             except BrokenExecutor as error:  # a worker died, so the executor accepts no more work
                 self.cost_share.cancel(share)
                 if not pool.can_renew:
@@ -373,10 +381,11 @@ class _InFlight:
             self._waiting.popleft()
             self._flying[future] = (name, question, share)
 
-    def _submit_question(self, executor: Executor, question: str, share: float | None) -> Future[Row]:
+    def _submit_question(self, executor: Executor, name: str, question: str, share: float | None) -> Future[Row]:
+        ask = partial(answer_question, self.batch.program, question, share, asked_again=name in self._unreadable)
         if isinstance(executor, ThreadPoolExecutor):  # its threads inherit the caller's dspy.context
-            return executor.submit(contextvars.copy_context().run, answer_question, self.batch.program, question, share)
-        return executor.submit(answer_question, self.batch.program, question, share)
+            return executor.submit(contextvars.copy_context().run, ask)
+        return executor.submit(ask)
 
     def _finish_question(self, future: Future[Row], pool: _WorkerPool) -> None:
         name, question, share = self._flying.pop(future)
@@ -433,8 +442,9 @@ class _InFlight:
             self.batch._on_progress(now)
 
 
-def answer_question(program: Answering, question: str, max_cost: float | None) -> Row:
+def answer_question(program: Answering, question: str, max_cost: float | None, *, asked_again: bool = False) -> Row:
     """Answer one question as a row; an RLMError becomes a row too."""
+    ASKED_AGAIN.set(asked_again)
     try:
         return {"question": question, "ok": True, "error": None, **program.answer(question, max_cost)}
     except RLMError as error:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import threading
 from collections.abc import Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,8 +26,10 @@ from rlm_dspy.report import json_output
 from rlm_dspy.rlm.answerer import Answerer
 from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
-from rlm_dspy.rlm.signatures import make_budget, read_signature
+from rlm_dspy.rlm.signatures import make_budget, read_signature, signature_facts
 
+# Whether a question is asked again whose reply could not be read: DSPy's cache would give the same reply.
+ASKED_AGAIN: ContextVar[bool] = ContextVar("rlm_dspy_asked_again", default=False)
 KEPT_CALLS = 256  # in DSPy's history: it would keep the prompts of the last 10,000, each perhaps with the whole corpus
 
 
@@ -67,14 +70,9 @@ class Program:
     @cached_property
     def digest(self) -> str:
         """A digest of the program: signature, models, mode, limits and compiled state."""
-        fields = {
-            name: [str(item.annotation), (item.json_schema_extra or {}).get("desc")]
-            for name, item in self.signature.fields.items()
-        }
         models = [_lm_identity(lm) for lm in (self.lm or dspy.settings.lm, self.sub_lm)]
         facts = [
-            self.signature.instructions,
-            fields,
+            signature_facts(self.signature),
             models,
             self._first_mode,
             self.budget.model_dump(exclude_defaults=True),
@@ -108,7 +106,10 @@ class Program:
             RLMError: with the partial run.
         """
         kept = min(KEPT_CALLS, dspy.settings.max_history_size)
-        with dspy.context(lm=self.lm or dspy.settings.lm, trace=[], max_history_size=kept):
+        lm = self.lm or dspy.settings.lm
+        if ASKED_AGAIN.get():
+            lm = lm.copy(cache=False)
+        with dspy.context(lm=lm, trace=[], max_history_size=kept):
             answered = self._answerer(max_cost).answer(self.corpus, question)
         trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
@@ -137,7 +138,7 @@ class Program:
 
 @dataclass(frozen=True)
 class Job:
-    """A program as plain data that can be sent to other processes and machines; each makes the program once.
+    """A program as plain data that can be sent to other processes and machines; in a batch, each makes it once.
 
     Args:
         signature: a text, or a class that the other process can import.
@@ -172,14 +173,17 @@ class Job:
         Raises:
             CorpusError: the files are missing here, or differ from those the batch started with.
         """
+        if self.expects is None:
+            return self._make_program()
+        key = self._cache_key
         with _LOCK:
-            if self._cache_key not in _MADE:
-                _cache_program(self._cache_key, self._make_program())
-            return _MADE[self._cache_key]
+            if key not in _MADE:
+                _cache_program(key, self._make_program())
+            return _MADE[key]
 
     def pinned(self) -> Job:
         """Return the job with the current digest of the texts; this process will not read them again for it."""
-        program = self.program()
+        program = self._make_program()
         job = replace(self, expects=program.corpus_digest)
         with _LOCK:
             _cache_program(job._cache_key, program)
@@ -187,7 +191,8 @@ class Job:
 
     @property
     def _cache_key(self) -> str:
-        return json.dumps([str(value) for value in vars(self).values()])
+        facts = [str(value) for value in vars(self).values()]
+        return json.dumps([facts, signature_facts(read_signature(self.signature))], default=str)
 
     def _make_program(self) -> Program:
         corpus = read(self.paths, **self.reading)

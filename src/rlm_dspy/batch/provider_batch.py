@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import dspy
+from dspy.utils.exceptions import AdapterParseError
 
 from rlm_dspy.batch.job import Job, Program
 from rlm_dspy.dspy_errors import translated_errors
-from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.errors import ActionError, ConfigurationError
 from rlm_dspy.lms.provider_batches import WaveJournal, Waves, batched_lm
 from rlm_dspy.metering import batch_share
+from rlm_dspy.rlm.subcalls import explain_unread
 
 CALLS_AT_ONCE = 1_000  # questions of one call each
 RUNS_AT_ONCE = 32  # runs of many steps; each has a sandbox
@@ -78,12 +80,12 @@ class ProgramInWaves:
 class PredictedBatch:
     """One row for each example, in order: a ``dspy.Prediction``, or the error that there is instead."""
 
-    rows: tuple[dspy.Prediction | RLMError, ...]
+    rows: tuple[dspy.Prediction | Exception, ...]
 
     @property
-    def failed(self) -> tuple[RLMError, ...]:
-        """The errors."""
-        return tuple(row for row in self.rows if isinstance(row, RLMError))
+    def failed(self) -> tuple[Exception, ...]:
+        """The errors: an ``ActionError`` for a reply that cannot be read, what a module raised for its own."""
+        return tuple(row for row in self.rows if isinstance(row, Exception))
 
     @property
     def success_rate(self) -> float:
@@ -133,11 +135,13 @@ def _predict_rows(predictor: dspy.Module, examples: list[dspy.Example], waves: W
     if not examples:
         return PredictedBatch(())
 
-    def predict_row(example: dspy.Example) -> dspy.Prediction | RLMError:
+    def predict_row(example: dspy.Example) -> dspy.Prediction | Exception:
         try:
             with waves.asking(str(dict(example.inputs()))), dspy.context(lm=batched), translated_errors():
                 return copied(**example.inputs())
-        except RLMError as error:
+        except AdapterParseError as error:
+            return ActionError(f"the model's reply cannot be read: {explain_unread(error)}")
+        except Exception as error:  # the module may raise anything, and its row never takes the paid others along
             return error
 
     with ThreadPoolExecutor(min(len(examples), CALLS_AT_ONCE), thread_name_prefix="rlm-predict") as pool:

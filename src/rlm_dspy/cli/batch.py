@@ -96,10 +96,11 @@ def _parse_question(line: str, where: str) -> dict[str, Any]:
         row = {"question": value} if isinstance(value, str) else value
         text = row["question"]
         text.encode()
-    except json.JSONDecodeError as error:
-        raise CorpusError(f"{where} is not JSON: {error.msg}. {QUESTION_FORMAT}") from error
     except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
         raise CorpusError(f"{where} is not a question. {QUESTION_FORMAT}") from error
+    except (ValueError, RecursionError) as error:  # also a number of too many digits, and too many brackets
+        reason = getattr(error, "msg", str(error))
+        raise CorpusError(f"{where} is not JSON: {reason}. {QUESTION_FORMAT}") from error
     if not text.strip():
         raise CorpusError(f"{where}: the question is empty. {QUESTION_FORMAT}")
     return {"question": text, "id": row.get("id")}
@@ -165,9 +166,8 @@ class _PreparedBatch:
 
         waves = make_waves(waves_path(self.answers.path), self.request.deadline, self._note)
         batch = self._make_batch(waves)
-        self._note(
-            make_plan(self.program, len(self.questions), concurrency=self.request.concurrency or CONCURRENCY).text
-        )
+        questions = len({item["question"] for item in self.questions})
+        self._note(make_plan(self.program, questions, concurrency=self.request.concurrency or CONCURRENCY).text)
         with WaveInterrupts(waves, self._note, "repeat the command with --resume", batch.stop):
             report = batch.run(self.questions)
         if waves.strange_batches:
@@ -240,7 +240,9 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.note(" · ".join(parts))
         for row in report.unsaved:
             terminal.answer(json_output.redacted_json(row, terminal.redactor))
-    if report.disk_error:
+    if report.disk_error and not report.unsaved:
+        terminal.error(f"{report.disk_error}.")
+    elif report.disk_error:
         terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:
         reason = {"stop": "Ctrl-C", "max_cost": "--max-cost"}.get(report.stopped_by, report.stopped_by)

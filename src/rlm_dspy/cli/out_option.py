@@ -177,7 +177,7 @@ def _schema_types(out: str) -> dict[str, tuple[Any, str]]:
     Raises:
         click.UsageError: the schema uses what cannot be an output.
     """
-    from rlm_dspy.tuning.typed_signature import SchemaReader
+    from rlm_dspy.tuning.typed_signature import CONSTRAINTS, SchemaReader
 
     schema = _parse_schema(out)
     reader = SchemaReader(schema)
@@ -190,7 +190,9 @@ def _schema_types(out: str) -> dict[str, tuple[Any, str]]:
             raise click.UsageError(f"--out {name!r}: {error}.") from error
         if name not in required:
             kind = kind | None
-        found[name] = (kind, str(one.get("description") or ""))
+        limits = ", ".join(f"{key} {one[key]}" for key in CONSTRAINTS if key in one)
+        description = str(one.get("description") or "")
+        found[name] = (kind, f"{description} ({limits})".strip() if limits else description)
     return found
 
 

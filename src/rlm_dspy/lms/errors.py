@@ -427,7 +427,7 @@ def _reply_text(reply: Any, error: Exception, route: Route) -> str:
         text = str(error)
     try:
         body = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _PAGE if "<html" in text[:500].lower() else _shorten_text(text, route)
     return _error_detail(body, route)
 

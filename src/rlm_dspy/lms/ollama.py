@@ -170,7 +170,7 @@ def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[dateti
     try:
         lines = _send_request(f"{base}/api/chat", {**body, "stream": True}, timeout).splitlines()
         times = [datetime.fromisoformat(json.loads(line)["created_at"]) for line in lines]
-    except (OllamaUnreachableError, ValueError, KeyError, TypeError):
+    except (OllamaUnreachableError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return (times[0], times[-1]) if times else None
 
@@ -178,7 +178,7 @@ def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[dateti
 def _fetch_json(url: str, body: Any, timeout: float) -> dict[str, Any]:
     try:
         answer = json.loads(_send_request(url, body, timeout))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does ({error})") from error
     if not isinstance(answer, dict):
         raise OllamaUnreachableError(f"{url} does not answer as an Ollama server does")

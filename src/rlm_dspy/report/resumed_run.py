@@ -90,7 +90,10 @@ def can_be_resumed(stored: StoredRun) -> bool:
 
 def _rows_of_log(path: Path) -> Iterator[dict[str, Any]]:
     for line in path.read_bytes().split(b"\n")[:-1]:
-        yield json.loads(line)
+        try:
+            yield json.loads(line)
+        except RecursionError as error:
+            raise ValueError("a line of the log is nested too deeply") from error
 
 
 def _asked_facts(path: Path) -> dict[str, Any] | None:

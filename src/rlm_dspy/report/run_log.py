@@ -141,7 +141,7 @@ def read_log(path: Path) -> Run:
                 parts[-1].steps.append(Step.model_validate(values["step"]))
             span = Span.model_validate(values.get("ended") or values["started"])
             parts[-1].spans[span.id] = span
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise RLMError(f"{path} is not the log of a run of this version: {what}") from error
     if run is None:

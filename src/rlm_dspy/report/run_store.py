@@ -123,7 +123,7 @@ class RunStore:
             return Mark(**json.loads(path.read_bytes()))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise RLMError(f"{path} is not a mark of this version: {error}; mark the run again") from error
 
     def _mark_path(self, run_id: str) -> Path:

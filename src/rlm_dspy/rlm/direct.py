@@ -39,6 +39,7 @@ from rlm_dspy.rlm.outputs import (
     evidence_records,
     holds_evidence,
     jsonable_outputs,
+    limit_problems,
     locate_evidence,
     missing_evidence,
     render_input,
@@ -271,6 +272,7 @@ class _Call:
 
     def finish(self, outputs: dict[str, Any]) -> Run:
         """Locate the evidence in place and close the record."""
+        self.warnings += limit_problems(self.program.signature, outputs)
         contexts, answers = quotable_inputs(self.values), answers_beside(self.program.signature, outputs)
         fields = self.program.signature.output_fields
         for name in missing_evidence(self.program.signature, self.meter.outputs):

@@ -11,7 +11,7 @@ import json
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Union, get_args, get_origin
+from typing import Annotated, Any, Union, get_args, get_origin
 
 import dspy
 import pydantic
@@ -52,7 +52,8 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             if value[name] is None and not annotation_allows_none(field.annotation):
                 raise ValueError("None is not allowed here; find the value, or write that it was not found")
             _refuse_endless(value[name], field.annotation)
-            outputs[name] = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
+            parsed = _parse_as_type(_hits_as_texts(value[name], field.annotation), field.annotation)
+            outputs[name] = _checked_limits(parsed, field)
             repr(outputs[name])  # as the step's output and the record show it
             json.dumps(jsonable_outputs({name: outputs[name]}))
         except Exception as error:  # a validator of the user's type may raise anything, and a model can adapt to it
@@ -60,6 +61,28 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             problem = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {problem}")
     return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+
+
+def _checked_limits(value: Any, field: Any) -> Any:
+    """Return a value that keeps to the limits of its field (``dspy.OutputField(le=5)``), which its type does not have.
+
+    Raises:
+        pydantic.ValidationError: it does not.
+    """
+    if not field.metadata:
+        return value
+    return pydantic.TypeAdapter(Annotated[(field.annotation, *field.metadata)]).validate_python(value)
+
+
+def limit_problems(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:
+    """Return which outputs do not keep to the limits of their fields, where nothing can be asked for again."""
+    problems = []
+    for name, field in signature.output_fields.items():
+        try:
+            _checked_limits(outputs[name], field)
+        except pydantic.ValidationError as error:
+            problems.append(f"{name} does not keep to its limits: {_error_text(error, None, None)}")
+    return problems
 
 
 def _error_text(error: BaseException, value: Any, annotation: Any) -> str:

@@ -156,6 +156,8 @@ def outputs(signature: type[dspy.Signature]) -> str:
         line = f"- `{name}` ({type_name(field)})"
         if desc and desc != "${" + name + "}":
             line += f": {desc}"
+        if limits := (field.json_schema_extra or {}).get("constraints"):  # DSPy's own text, "less than or equal to: 5"
+            line += f" ({limits})"
         # DSPy's own note contains the JSON schema, which only the user's own model classes need.
         note = translate_field_type(name, field).partition("# note: ")[2]
         lines.append(f"{line}. {note}" if '"properties"' in note and "Evidence" not in line else line)

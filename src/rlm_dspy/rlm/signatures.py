@@ -307,6 +307,19 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
         raise ConfigurationError(f"Output fields conflict with RLM result metadata: {taken}")
 
 
+def signature_facts(signature: type[dspy.Signature]) -> list[Any]:
+    """Return what tells a signature from another as JSON values: also what is inside the classes of its types."""
+    fields = []
+    for name, field in signature.fields.items():
+        try:
+            kind: Any = pydantic.TypeAdapter(field.annotation).json_schema()
+        except (pydantic.PydanticUserError, NameError):
+            kind = str(field.annotation)
+        description = (field.json_schema_extra or {}).get("desc")
+        fields.append([name, kind, description, [str(limit) for limit in field.metadata]])
+    return [signature.instructions, fields]
+
+
 def history_field(signature: type[dspy.Signature]) -> str | None:
     """Return the name of the input that holds the earlier turns of a conversation, or None."""
     return next((name for name, field in signature.input_fields.items() if _is_history(field.annotation)), None)

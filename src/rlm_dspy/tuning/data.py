@@ -82,7 +82,7 @@ def rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise CorpusError(f"{path}:{number}: not valid JSON: {error}") from error
         if not isinstance(row, dict):
             raise CorpusError(f"{path}:{number}: each line must be a JSON object, not {type(row).__name__}")

@@ -76,6 +76,8 @@ class RunExport:
 
     def _rows_of(self, stored: StoredRun, mark: Mark | None) -> list[dict[str, Any]]:
         run = stored.run
+        if self.form != "rl" and not self.marked and mark is not None and mark.mark == "wrong":
+            raise SkippedRunError("a person marked it wrong, and --marked wrong was not given")
         score = self.score_of(run, mark)
         if self.min_score is not None:
             if score is None:
@@ -85,7 +87,8 @@ class RunExport:
         facts: dict[str, Any] = {"run": run.id, "model": run.model, "score": score, "context": context_facts(run)}
         facts["mark"] = None if mark is None else mark.mark  # each row has the same names, as loaders of JSON want
         if self.form == "dspy":
-            return [dataset_row(run, facts)]
+            row = dataset_row(run, facts)
+            return [row | {"answer": self.answers[row["question"]]} if row["question"] in self.answers else row]
         if self.form == "sft":
             return [{"messages": chat_messages(run), **facts}]
         if score is None:

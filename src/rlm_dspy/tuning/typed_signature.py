@@ -10,10 +10,11 @@ import datetime
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dspy
 import pydantic
+import pydantic_core
 from pydantic import BaseModel, ConfigDict, Field
 
 from rlm_dspy.context import Context
@@ -32,6 +33,38 @@ NAMED_TYPES: dict[str, Any] = {
 }
 PLAIN_TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "null": None}
 MAX_DEPTH = 20  # of a schema in a schema
+# What limits a value, and pydantic's name for it.
+CONSTRAINTS = {
+    "minimum": "ge",
+    "maximum": "le",
+    "exclusiveMinimum": "gt",
+    "exclusiveMaximum": "lt",
+    "multipleOf": "multiple_of",
+    "minLength": "min_length",
+    "maxLength": "max_length",
+    "minItems": "min_length",
+    "maxItems": "max_length",
+    "pattern": "pattern",
+}
+# What limits a value and has no type.
+UNREADABLE = frozenset(
+    {
+        "not",
+        "allOf",
+        "if",
+        "then",
+        "else",
+        "patternProperties",
+        "propertyNames",
+        "contains",
+        "minProperties",
+        "maxProperties",
+        "dependentRequired",
+        "dependentSchemas",
+        "unevaluatedProperties",
+        "unevaluatedItems",
+    }
+)
 FORMATS: dict[str, Any] = {"date": datetime.date, "date-time": datetime.datetime}
 
 
@@ -129,14 +162,29 @@ class SchemaReader:
         """
         if depth > MAX_DEPTH:
             raise ConfigurationError(f"the schema of {name} is nested too deeply")
+        if unreadable := sorted(UNREADABLE & schema.keys()):
+            raise ConfigurationError(f"the schema of {name} uses {', '.join(unreadable)}, which cannot be checked here")
+        limits = {CONSTRAINTS[key]: schema[key] for key in CONSTRAINTS if key in schema}
+        kind = self._unlimited_type(schema, name, depth)
+        if not limits or "$ref" in schema or "anyOf" in schema:
+            return kind
+        limited: Any = Annotated[kind, Field(**limits)]
+        try:
+            pydantic.TypeAdapter(limited)
+        except (pydantic.PydanticUserError, pydantic_core.SchemaError, TypeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(f"the schema of {name} has a limit that cannot be checked: {reason}") from error
+        return limited
+
+    def _unlimited_type(self, schema: Mapping[str, Any], name: str, depth: int) -> Any:
         if "$ref" in schema:
             return self._shared_type(str(schema["$ref"]), depth)
         if "const" in schema:
             return Literal[schema["const"]]
         if "enum" in schema:
             return Literal[tuple(schema["enum"])]
-        if "anyOf" in schema:
-            return reduce(or_, [self.type_of(choice, name, depth + 1) for choice in schema["anyOf"]])
+        if choices := schema.get("anyOf") or schema.get("oneOf"):
+            return reduce(or_, [self.type_of(choice, name, depth + 1) for choice in choices])
         kind = schema.get("type")
         if isinstance(kind, list) and kind:
             return reduce(or_, [self.type_of({**schema, "type": choice}, name, depth + 1) for choice in kind])
@@ -181,4 +229,5 @@ class SchemaReader:
             kind = self.type_of(part, key, depth + 1)
             fields[key] = (kind, Field(default, description=part.get("description")))
         title = str(schema.get("title") or name)
-        return pydantic.create_model(title, __doc__=schema.get("description"), **fields)
+        config = ConfigDict(extra="forbid") if schema.get("additionalProperties") is False else None
+        return pydantic.create_model(title, __doc__=schema.get("description"), __config__=config, **fields)

@@ -149,6 +149,6 @@ def json_lines(text: str) -> list[dict[str, Any]]:
         if line.startswith('{"') and line.endswith("}"):
             try:
                 rows.append(json.loads(line))
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
     return rows

@@ -112,7 +112,7 @@ class WaveJournal:
                     break
                 try:
                     self._load_row(json.loads(line))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                     message = f"{self.path}:{number} is not a row of this journal; choose another file"
                     raise ConfigurationError(message) from error
                 whole += len(line)

@@ -125,7 +125,7 @@ def failure_lines(outcome: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the questions that failed, which count as 0."""
     lines = []
     for name in ("before", "after"):
-        failed, questions = outcome[name]["failed"], outcome[name]["questions"]
+        failed, questions = outcome[name].get("failed"), outcome[name].get("questions")
         if failed:
             lines.append(
                 f"{failed} of {counted_noun(questions, 'test question')} failed {name} compiling: the score is too low."
