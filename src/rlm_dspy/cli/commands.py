@@ -300,7 +300,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     except ConfigurationError as error:  # a file of this folder may not set a key: other commands refuse it
         terminal.note(f"warning: {error}")
     rows = loaded.masked_values()
-    places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
+    places = [{"path": str(path), "exists": os.path.isfile(path)} for path in settings.settings_files()]
     if as_json:
         terminal.answer_json({"settings": rows, "files": places})
         return
@@ -426,7 +426,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     Counts, look-ups, first and last, definitions, joins, and some without an answer: a dataset for
     rlm-dspy eval and rlm-dspy optimize.
     """
-    if out.exists() and not force:
+    if os.path.exists(out) and not force:
         raise click.UsageError(f"{out} exists already. Use another --out, or --force to replace it.")
     if out.resolve() in [Path(path).resolve() for path in paths]:
         raise click.UsageError(f"{out} is also an input: the questions would replace it. Use another --out.")
@@ -444,7 +444,10 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
         context["exclude"] = leave
     made = file_questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
-    data.write(out, rows)
+    try:
+        data.write(out, rows)
+    except OSError as error:
+        raise click.UsageError(f"--out {out} cannot be written: {error.strerror}.") from error
     remember_output(out)
     kinds = sorted({row["task"] for row in rows})
     terminal.answer(f"{out}: {counted_noun(len(rows), 'question')} ({', '.join(kinds)})")

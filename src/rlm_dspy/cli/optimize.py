@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if not confirm_spending(request):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
-    is_new = not job.folder.exists()
+    is_new = not os.path.exists(job.folder)
     made = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if is_new:  # a folder of the user's has other files
         remember_output(job.folder)

@@ -271,7 +271,7 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
             raise click.UsageError("-0 belongs to --files-from.")
         return ()
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
+        data = sys.stdin.buffer.read() if source == "-" else Path(os.path.expanduser(source)).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -307,9 +307,9 @@ def check_writable(path: Path | None, name: str) -> None:
     if str(path) == "-":
         raise click.UsageError(f"{name} needs the name of a file, not -.")
     folder = path.absolute().parent
-    if path.is_dir():
+    if os.path.isdir(path):
         raise click.UsageError(f"{name} {path} cannot be written: it is a folder.")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise click.UsageError(f"{name} {path} cannot be written: {folder} is not a folder that you may write to.")
 
 

@@ -101,7 +101,7 @@ def resumable_log(path: Path | None) -> Path | None:
     from rlm_dspy.report.resumed_run import can_be_resumed  # only here, because they import DSPy
     from rlm_dspy.report.run_store import load_run
 
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return None
     try:
         stored = load_run(path)

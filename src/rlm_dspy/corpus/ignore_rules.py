@@ -13,6 +13,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlm_dspy.safe_files import user_folder
+
 MAX_INDEX_BYTES = 500_000_000
 _FIXED = 62  # bytes of an entry before its name, for SHA-1
 _EXTENDED = 0x4000
@@ -288,11 +290,11 @@ def everything_in(folder: str) -> Layer:
 
 def _own_excludes(top: Path) -> Path:
     """Return the path of the user's global patterns: ``core.excludesFile``, or git's default."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git"
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or user_folder() / ".config") / "git"
     named = None
-    for place in (config / "config", Path.home() / ".gitconfig", git_folder(top) / "config"):
+    for place in (config / "config", user_folder() / ".gitconfig", git_folder(top) / "config"):
         named = _excludes_in(place) or named
-    return Path(named).expanduser() if named else config / "ignore"
+    return Path(os.path.expanduser(named)) if named else config / "ignore"
 
 
 def _excludes_in(place: Path) -> str | None:
