@@ -1,13 +1,14 @@
 """Reading files, folders, globs and standard input into a corpus."""
 
 import io
+import logging
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from rlm_dspy.corpus import read
+from rlm_dspy.corpus import read, reading
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
 
@@ -193,6 +194,35 @@ def test_pipes_and_sockets_are_skipped_without_waiting(make, monkeypatch):
         assert set(reasons(read([root])).values()) == {"not a regular file"}
     with pytest.raises(CorpusError, match="not a regular file"):
         read(["pipe"])
+
+
+class WriteWhenLogged(logging.Handler):
+    """Writes to a pipe, and closes it, once its reader logs that it waits."""
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.pipe = pipe
+
+    def emit(self, record):
+        self.told = record.getMessage()
+        os.write(self.pipe, b"The captain is Ada.\n")
+        os.close(self.pipe)
+
+
+def test_a_pipe_whose_writer_needs_long_for_its_first_byte_is_read(make, monkeypatch):
+    monkeypatch.setattr(reading, "WRITER_SECONDS", 0)
+    end, pipe = os.pipe()
+    writer = WriteWhenLogged(pipe)
+    logger = logging.getLogger(reading.__name__)
+    logger.addHandler(writer)
+    try:
+        corpus = read([make({"a.py": "1"}), f"/dev/fd/{end}"])
+    finally:
+        logger.removeHandler(writer)
+        os.close(end)
+    assert corpus.skipped == ()
+    assert corpus[str(end)] == "The captain is Ada.\n"
+    assert writer.told == f"{end}: still waiting for its first byte"
 
 
 def test_unreadable_files_and_folders_are_told(make, monkeypatch):
