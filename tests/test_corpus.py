@@ -185,6 +185,18 @@ def test_links_are_not_followed_and_cycles_do_no_harm(make, tmp_path):
     assert read([root / "out"]).names == ("c.py",), "a link that is named is followed"
 
 
+def test_linked_folders_are_told_with_patterns_too(make, monkeypatch):
+    root = make({"a.md": "1", "b.py": "2"})
+    outside = make({"c.md": "3", "d.py": "4"}, "outside")
+    (root / "docs").symlink_to(outside)
+    (root / "d.py").symlink_to(outside / "d.py")
+    told = {"docs": "a symbolic link: name it to read what it points to"}
+    assert reasons(read([root], include=["*.md"])) == told
+    monkeypatch.chdir(root.parent)
+    assert reasons(read(["project/**/*.md"])) == {"project/docs": told["docs"]}
+    assert read(["project/docs/*.md"]).names == ("project/docs/c.md",)
+
+
 def test_pipes_and_sockets_are_skipped_without_waiting(make, monkeypatch):
     root = make({"a.py": "1"})
     os.mkfifo(root / "pipe")

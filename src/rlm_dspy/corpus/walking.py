@@ -120,7 +120,7 @@ def _classify_entry(
             kind = "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
-    if not is_folder and not is_wanted(name, choice, only):
+    if not is_folder and not is_wanted(name, choice, only) and not _is_linked_folder(entry):
         return None
     reason = _why_not(entry, name, kind, layers, choice)
     if reason == IGNORED and entry.path in tracked.files:
@@ -132,6 +132,11 @@ def _classify_entry(
     if is_folder:
         return _Folder(entry.path, name + "/", layers)
     return FoundFile(entry.path, printable_name(name))
+
+
+def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a symbolic link to a folder, which may hold wanted files."""
+    return entry.is_symlink() and os.path.isdir(entry.path)
 
 
 def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:
