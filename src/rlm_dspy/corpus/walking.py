@@ -14,6 +14,7 @@ from rlm_dspy.corpus.ignore_rules import (
     Layer,
     Rule,
     Tracked,
+    Unread,
     everything_in,
     is_ignored,
     layer_in,
@@ -79,8 +80,9 @@ def split_glob(path: str) -> tuple[str, str]:
 
 def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
     """Yield the files to read below a folder, and the skipped ones; ``only`` restricts them to a glob."""
-    pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
-    tracked = tracked_around(root) if choice.ignore else Tracked()
+    unread: Unread = {}
+    pending = [_Folder(root, "", layers_above(root, unread) if choice.ignore else ())]
+    tracked = tracked_around(root, unread) if choice.ignore else Tracked()
     while pending:
         folder = pending.pop()
         try:
@@ -93,7 +95,8 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
         if reason and folder.prefix:
             yield Skipped(printable_name(folder.prefix), reason)
             continue
-        layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
+        layers = folder.layers + (layer_in(folder.path, unread) if choice.ignore else ())
+        yield from _skipped_rules(root, unread)
         below: list[_Folder] = []
         for entry in entries:
             found = _classify_entry(entry, folder.prefix, layers, choice, only, tracked)
@@ -102,6 +105,20 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
             elif found is not None:
                 yield found
         pending.extend(reversed(below))
+
+
+def _skipped_rules(root: str, unread: Unread) -> Iterator[Skipped]:
+    """Yield git's files that could not be read, and forget them."""
+    for path, reason in unread.items():
+        yield Skipped(printable_name(_relative_name(path, root)), reason)
+    unread.clear()
+
+
+def _relative_name(path: str, root: str) -> str:
+    try:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    except ValueError:  # another drive of Windows
+        return path
 
 
 def _classify_entry(
