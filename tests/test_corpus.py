@@ -371,3 +371,22 @@ def test_patterns_work_beside_names_that_are_not_unicode(tmp_path, monkeypatch):
     assert read(["."], include=["*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
     assert read([r"**/*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
     assert read(["."], include=["menu.*"]).names == (r"caf\xe9/menu.txt",)
+
+
+def test_no_two_names_look_the_same(make, tmp_path):
+    raw = [
+        "a\nb.md", "a\\nb.md", "a\\\\nb.md", "a\\\nb.md", "plain\\b.md", "\x85.md", "\udc85.md", "\\x85.md",
+        "\\u0085.md", "d\te/f.md", "d\\te/f.md",
+    ]  # fmt: skip
+    root = make({"a.md": "x"})
+    for name in raw:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(name.encode("unicode_escape").decode())
+    corpus = read([root])
+    assert set(corpus.names) == {
+        "a.md", "a\\nb.md", "a\\\\nb.md", "a\\\\\\\\nb.md", "a\\\\\\nb.md", "plain\\b.md", "\\u0085.md", "\\x85.md",
+        "\\\\x85.md", "\\\\u0085.md", "d\\te/f.md", "d\\\\te/f.md",
+    }  # fmt: skip
+    assert len({document.path for document in corpus.documents}) == len(raw) + 1
+    assert corpus["a\\nb.md"] == "a\\nb.md"
+    assert corpus["a\\\\nb.md"] == "a\\\\nb.md"

@@ -325,7 +325,7 @@ class Collector:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
-        path = printable_name(source.path + name[len(source.name) :]) if source.path else ""
+        path = printable_name(source.path) + name[len(source.name) :] if source.path else ""
         name = self._unique_name(name, source)
         document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store, path=path)
         self._documents[name] = document

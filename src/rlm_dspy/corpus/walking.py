@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -25,6 +26,9 @@ from rlm_dspy.corpus.ignore_rules import (
 from rlm_dspy.corpus.screening import is_secret, noise_folder, noise_reason
 
 IGNORED = "ignored by .gitignore"
+
+_BACKSLASH_SEPARATES = os.sep == "\\"  # then it is in no name, and in every path
+_ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
 
 @dataclass(frozen=True)
@@ -54,19 +58,37 @@ class _Folder:
 
 
 def printable_name(name: str) -> str:
-    """Render a file name as one line of valid text, with invalid bytes and control characters escaped."""
-    if name.isprintable():
+    """Render a file name as one line of valid text, with invalid bytes and control characters escaped.
+
+    No two names look the same: where a part of a name has such an escape already, its backslashes are doubled.
+    """
+    if name.isprintable() and "\\" not in name:
         return name
-    return "".join(map(_escaped_letter, _escape_bytes(name)))
+    return "/".join(map(_printable_part, name.split("/")))
+
+
+def _printable_part(part: str) -> str:
+    if part.isprintable() and (_BACKSLASH_SEPARATES or not _ESCAPE.search(part)):
+        return part
+    return "".join(map(_escaped_letter, part))
+
+
+def _escaped_letter(letter: str) -> str:
+    code = ord(letter)
+    if letter == "\\":
+        return letter if _BACKSLASH_SEPARATES else "\\\\"
+    if letter.isprintable():
+        return letter
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:  # a character, not such a byte
+        return f"\\u{code:04x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def _escape_bytes(name: str) -> str:
     """Return a file name with its invalid bytes as they are displayed, such as ``\\xe9``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _escaped_letter(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def split_glob(path: str) -> tuple[str, str]:
