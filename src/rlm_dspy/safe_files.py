@@ -7,6 +7,7 @@ locks: that half is written from documentation and was only run against a stand-
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+RAISE_FILE_LIMIT = "raise this process's limit on the size of files (ulimit -f)"
 
 _BEYOND = (1 << 31) - 2  # the byte that is locked on Windows, where other processes cannot read a locked byte
 _POLL_SECONDS = 0.05
@@ -86,6 +89,22 @@ def cache_folder() -> Path:
     if sys.platform == "darwin":
         return user_folder() / "Library" / "Caches" / "rlm-dspy"
     return user_folder() / ".cache" / "rlm-dspy"
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write data to an open file.
+
+    Raises:
+        OSError: it cannot be written; if a limit of this process forbids files of its size, the message names it.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise OSError(errno.EFBIG, f"{error.strerror}; {RAISE_FILE_LIMIT}") from error
+        raise
 
 
 def write_private(path: Path, text: str) -> Path:

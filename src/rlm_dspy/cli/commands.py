@@ -58,6 +58,7 @@ from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.safe_files import RAISE_FILE_LIMIT
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
@@ -575,8 +576,9 @@ def _run_app(args: Sequence[str] | None) -> int:
         if error.errno not in FULL_DISK_ERRORS:
             raise
         terminal.crash(error)
-        terminal.error(
-            f"{error.filename or 'stdout or a file'} cannot be written: {error.strerror}. {FULL_DISK_ADVICE}"
-        )
+        reason = error.strerror or ""
+        if error.errno == errno.EFBIG and RAISE_FILE_LIMIT not in reason:
+            reason = f"{reason}; {RAISE_FILE_LIMIT}"
+        terminal.error(f"{error.filename or 'stdout or a file'} cannot be written: {reason}. {FULL_DISK_ADVICE}")
         return exit_codes.FAILED
     return result if isinstance(result, int) else exit_codes.ANSWERED

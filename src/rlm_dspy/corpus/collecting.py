@@ -204,7 +204,10 @@ class Collector:
             if foreign := why_binary(head):
                 self.skip(name, foreign)
             else:
-                self._add_parts(file, _Source(name, path, room_for(0)))
+                try:
+                    self._add_parts(file, _Source(name, path, room_for(0)))
+                except UnreadableError as error:
+                    self.skip(name, str(error))
         else:
             data = file.read(self.limits.file_bytes + 1)
             note = file.change_note()
@@ -327,7 +330,11 @@ class Collector:
         self._blank = self._blank and not text.strip()
         path = printable_name(source.path) + name[len(source.name) :] if source.path else ""
         name = self._unique_name(name, source)
-        document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store, path=path)
+        facts: dict[str, Any] = {"kind": kind, "size": size, "note": note, "marks": marks, "path": path}
+        try:
+            document = Document.of(name, text, **facts, store=self._store)
+        except OSError as error:
+            raise UnreadableError(f"it cannot be held in memory: {error.strerror}") from error
         self._documents[name] = document
         return document
 
