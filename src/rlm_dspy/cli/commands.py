@@ -30,6 +30,7 @@ from rlm_dspy.cli.options import (
     events_option,
     fallback_option,
     file_options,
+    given_options,
     json_option,
     limit_option,
     limit_options,
@@ -127,6 +128,8 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
         raise click.UsageError(
             f"--mode {options['mode']} and --program cannot be used together: a compiled program explores."
         )
+    if options["mcp"] and options["mode"] in ("direct", "retrieve"):
+        raise click.UsageError(f"--mode {options['mode']} and --mcp cannot be used together: only code calls tools.")
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.ask import answer
@@ -231,6 +234,11 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
     from rlm_dspy.cli.mcp import command
 
     command.check_paths(paths)
+    given = given_options(click.get_current_context(), ["host", "port", "origins"])
+    if given and options["transport"] != "http":
+        raise click.UsageError(f"{given[0]} belongs to --transport http.")
+    if print_config and options["transport"] == "http":
+        raise click.UsageError("--print-config is for --transport stdio: over HTTP, hosts take the server's address.")
     if print_config:
         return command.print_config(print_config, paths, terminal)
     flags = take_options(options, SETTING_FLAGS)

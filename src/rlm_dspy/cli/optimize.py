@@ -60,6 +60,9 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     metric = find_metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
+    if request.prompt_model and request.optimizer == "bootstrap":
+        told = "--prompt-model does nothing with --optimizer bootstrap, which proposes no instructions."
+        raise click.UsageError(told)
     required = optimization.OPTIMIZERS[request.optimizer].required_modules
     missing = [name for name in required if util.find_spec(name) is None]
     if missing:

@@ -296,6 +296,21 @@ def check_deadline(options: dict[str, Any]) -> None:
         raise click.UsageError("--deadline belongs to --provider-batch.")
 
 
+def given_options(ctx: click.Context, names: Sequence[str] = ()) -> list[str]:
+    """Return the options of a command that its arguments have, as they are written; ``names`` limits them."""
+    found = []
+    for param in ctx.command.params:
+        wanted = isinstance(param, click.Option) and (not names or param.name in names)
+        if wanted and ctx.get_parameter_source(str(param.name)) == click.core.ParameterSource.COMMANDLINE:
+            found.append(longest_spelling(param))
+    return found
+
+
+def longest_spelling(param: click.Parameter) -> str:
+    """Return how a message names a parameter: ``--model``, ``QUESTION``."""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
+
+
 def check_writable(path: Path | None, name: str) -> None:
     """Refuse an output file that could not be written, before anything is spent.
 

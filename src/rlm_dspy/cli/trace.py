@@ -39,6 +39,8 @@ def check_options(other: str | None, options: Mapping[str, Any]) -> None:
     wanted = [flag for name, flag in _OUTPUTS.items() if options[name]]
     if len(wanted) > 1:
         raise click.UsageError(f"{wanted[0]} and {wanted[1]} are mutually exclusive.")
+    if wanted and options["full"]:
+        raise click.UsageError(f"--full does nothing with {wanted[0]}, which has the whole run.")
     if other is not None and not (options["html"] or options["opened"]):
         raise click.UsageError("two runs are shown side by side only on a page; add --html FILE or --open.")
     for flag in ("html", "chrome"):
