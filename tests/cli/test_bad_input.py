@@ -48,6 +48,11 @@ from rlm_dspy.cli import out_option
             ["optimize", "d.jsonl", "--max-calls", "9", "--optimizer", "bootstrap", "--prompt-model", "openai/x"],
             "--prompt-model does nothing with --optimizer bootstrap",
         ),
+        # what the run to resume decides, by the option's own name
+        (["ask", "-m", "offline", "--dry-run", "--resume", "last"], ": --model and --resume cannot be used together"),
+        (["ask", "--dry-run", "--resume", "last"], ": --dry-run and --resume cannot be used together"),
+        (["ask", "q", "--resume", "last"], ": QUESTION and --resume cannot be used together"),
+        (["ask", "--files-from", "notes.txt", "--resume", "last"], ": --files-from and --resume cannot be used"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_exit_2(run: Callable, write: Callable, args: list[str], says: str) -> None:
