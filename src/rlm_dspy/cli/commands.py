@@ -549,7 +549,11 @@ def main(args: Sequence[str] | None = None) -> int:
         Terminal().error("stdout is closed, so there is no place for an answer: redirect it to a file or /dev/null.")
         return exit_codes.FAILED
     gc.set_threshold(*GC_THRESHOLDS)
-    return leave(_run_app(None))
+    try:
+        return leave(_run_app(None))
+    except KeyboardInterrupt:  # before or after the command itself
+        Terminal().error("interrupted.")
+        return exit_codes.INTERRUPTED
 
 
 def _print_error_event(terminal: Terminal, error: Exception, code: int) -> None:
