@@ -1,13 +1,14 @@
 """Reading files, folders, globs and standard input into a corpus."""
 
 import io
+import logging
 import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from rlm_dspy.corpus import read
+from rlm_dspy.corpus import read, reading
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
 
@@ -184,6 +185,18 @@ def test_links_are_not_followed_and_cycles_do_no_harm(make, tmp_path):
     assert read([root / "out"]).names == ("c.py",), "a link that is named is followed"
 
 
+def test_linked_folders_are_told_with_patterns_too(make, monkeypatch):
+    root = make({"a.md": "1", "b.py": "2"})
+    outside = make({"c.md": "3", "d.py": "4"}, "outside")
+    (root / "docs").symlink_to(outside)
+    (root / "d.py").symlink_to(outside / "d.py")
+    told = {"docs": "a symbolic link: name it to read what it points to"}
+    assert reasons(read([root], include=["*.md"])) == told
+    monkeypatch.chdir(root.parent)
+    assert reasons(read(["project/**/*.md"])) == {"project/docs": told["docs"]}
+    assert read(["project/docs/*.md"]).names == ("project/docs/c.md",)
+
+
 def test_pipes_and_sockets_are_skipped_without_waiting(make, monkeypatch):
     root = make({"a.py": "1"})
     os.mkfifo(root / "pipe")
@@ -193,6 +206,35 @@ def test_pipes_and_sockets_are_skipped_without_waiting(make, monkeypatch):
         assert set(reasons(read([root])).values()) == {"not a regular file"}
     with pytest.raises(CorpusError, match="not a regular file"):
         read(["pipe"])
+
+
+class WriteWhenLogged(logging.Handler):
+    """Writes to a pipe, and closes it, once its reader logs that it waits."""
+
+    def __init__(self, pipe):
+        super().__init__()
+        self.pipe = pipe
+
+    def emit(self, record):
+        self.told = record.getMessage()
+        os.write(self.pipe, b"The captain is Ada.\n")
+        os.close(self.pipe)
+
+
+def test_a_pipe_whose_writer_needs_long_for_its_first_byte_is_read(make, monkeypatch):
+    monkeypatch.setattr(reading, "WRITER_SECONDS", 0)
+    end, pipe = os.pipe()
+    writer = WriteWhenLogged(pipe)
+    logger = logging.getLogger(reading.__name__)
+    logger.addHandler(writer)
+    try:
+        corpus = read([make({"a.py": "1"}), f"/dev/fd/{end}"])
+    finally:
+        logger.removeHandler(writer)
+        os.close(end)
+    assert corpus.skipped == ()
+    assert corpus[str(end)] == "The captain is Ada.\n"
+    assert writer.told == f"{end}: still waiting for its first byte"
 
 
 def test_unreadable_files_and_folders_are_told(make, monkeypatch):
@@ -329,3 +371,22 @@ def test_patterns_work_beside_names_that_are_not_unicode(tmp_path, monkeypatch):
     assert read(["."], include=["*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
     assert read([r"**/*.txt"]).names == ("a.txt", r"caf\xe9/menu.txt")
     assert read(["."], include=["menu.*"]).names == (r"caf\xe9/menu.txt",)
+
+
+def test_no_two_names_look_the_same(make, tmp_path):
+    raw = [
+        "a\nb.md", "a\\nb.md", "a\\\\nb.md", "a\\\nb.md", "plain\\b.md", "\x85.md", "\udc85.md", "\\x85.md",
+        "\\u0085.md", "d\te/f.md", "d\\te/f.md",
+    ]  # fmt: skip
+    root = make({"a.md": "x"})
+    for name in raw:
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(name.encode("unicode_escape").decode())
+    corpus = read([root])
+    assert set(corpus.names) == {
+        "a.md", "a\\nb.md", "a\\\\nb.md", "a\\\\\\\\nb.md", "a\\\\\\nb.md", "plain\\b.md", "\\u0085.md", "\\x85.md",
+        "\\\\x85.md", "\\\\u0085.md", "d\\te/f.md", "d\\\\te/f.md",
+    }  # fmt: skip
+    assert len({document.path for document in corpus.documents}) == len(raw) + 1
+    assert corpus["a\\nb.md"] == "a\\nb.md"
+    assert corpus["a\\\\nb.md"] == "a\\\\nb.md"

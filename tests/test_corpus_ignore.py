@@ -189,3 +189,69 @@ def test_a_broken_index_tracks_nothing(make, index):
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     (root / ".git/index").write_bytes(index)
     assert read([root]).names == ("a.txt",)
+
+
+def skipped_rules(corpus):
+    """Why files of rules were not used, besides why they are not read as texts."""
+    return {one.name: one.reason for one in corpus.skipped if one.missed}
+
+
+LOOP = "its rules are not honoured: Too many levels of symbolic links"
+
+
+def test_rules_that_cannot_be_read_are_told(make):
+    root = make({"a.log": "x", "a.md": "x", "sub/b.md": "x", "sub/deep/.gitignore": "*.log", "sub/deep/c.log": "x"})
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    (root / ".git/info/exclude").unlink()
+    for place in (".gitignore", "sub/.gitignore", ".git/info/exclude", ".git/config"):
+        (root / place).unlink(missing_ok=True)
+        (root / place).symlink_to(Path(place).name)  # a loop cannot be opened, whoever tries
+    corpus = read([root])
+    assert corpus.names == ("a.log", "a.md", "sub/b.md")
+    assert skipped_rules(corpus) == dict.fromkeys(
+        [".gitignore", "sub/.gitignore", ".git/info/exclude", ".git/config"], LOOP
+    )
+    assert str(corpus.problems[0]) == f".git/config: not read: {LOOP}"
+    below = read([root / "sub"])
+    assert skipped_rules(below) == dict.fromkeys(
+        [".gitignore", "../.gitignore", "../.git/info/exclude", "../.git/config"], LOOP
+    )
+    assert skipped_rules(read([root], ignore=False)) == {}
+
+
+def test_rules_that_are_too_large_or_no_file_are_told(make):
+    root = make({"a.md": "x", ".gitignore": "#" * 10_000_001, "sub/.gitignore/x.md": "x"})
+    assert skipped_rules(read([root])) == {
+        ".gitignore": "its rules are not honoured: it is too large",
+        "sub/.gitignore": "its rules are not honoured: it is not a regular file",
+    }
+
+
+def test_a_git_index_that_cannot_be_used_is_told(make):
+    root = make({"a.log": "x", "b.md": "x", ".gitignore": "*.log\n"})
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    subprocess.run(["git", "add", "-f", "."], cwd=root, check=True)
+    assert read([root]).names == ("a.log", "b.md")
+    told = "the files that it lists are not read if a rule ignores them: "
+    (root / ".git/index").write_bytes(b"DIRC")
+    assert skipped_rules(read([root])) == {".git/index": f"{told}it is damaged"}
+    (root / ".git/index").unlink()
+    (root / ".git/index").symlink_to("index")
+    assert skipped_rules(read([root])) == {".git/index": f"{told}Too many levels of symbolic links"}
+
+
+def test_a_git_folder_that_cannot_be_entered_is_told_once(make):
+    long = "x" * 300
+    root = make({"a.log": "x", ".git": f"gitdir: ../{long}/.git/worktrees/a\n"})
+    (told,) = skipped_rules(read([root])).items()
+    assert told[0] == ".git"
+    assert told[1].startswith("its rules are not honoured: ")
+    assert told[1].endswith(f"{long} cannot be entered: File name too long")
+
+
+def test_without_git_or_with_the_null_device_as_its_excludes_nothing_is_told(make, monkeypatch):
+    root = make({"a.md": "x", "loose/b.md": "x"})
+    assert skipped_rules(read([root])) == {}
+    subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+    subprocess.run(["git", "config", "core.excludesFile", os.devnull], cwd=root, check=True)
+    assert skipped_rules(read([root])) == {}

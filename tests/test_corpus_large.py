@@ -1,5 +1,6 @@
 """Texts too large for one value are split into parts that keep the line numbers of the file."""
 
+import os
 import random
 
 import pytest
@@ -92,3 +93,76 @@ def test_a_file_that_grows_while_it_is_read_ends_where_it_ended(tmp_path, monkey
 
     monkeypatch.setattr(collecting.File, "read", grow)
     assert read([tmp_path]).chars == len(lines(300))
+
+
+@pytest.fixture
+def meddle(monkeypatch):
+    """Let something happen after the first bytes of a file were read, as another process may."""
+
+    def after_first_read(act):
+        plain_read, done = os.read, []
+
+        def read_then_act(descriptor, size):
+            data = plain_read(descriptor, size)
+            if not done:
+                done.append(True)
+                act()
+            return data
+
+        monkeypatch.setattr(os, "read", read_then_act)
+
+    return after_first_read
+
+
+def append_line(path):
+    with path.open("a") as file:
+        file.write("one more\n")
+
+
+def problems(corpus):
+    return [str(one) for one in corpus.problems]
+
+
+def test_a_text_in_parts_that_shrinks_while_it_is_read_is_told(tmp_path, meddle):
+    path = tmp_path / "a.log"
+    path.write_text(lines(300))
+    size = path.stat().st_size
+    meddle(lambda: os.truncate(path, 500))
+    corpus = read([path])
+    assert sum(document.size for document in corpus.documents) == 500
+    told = f"a.log/part-{len(corpus) + 1}: not read: a.log changed while it was read: 500 of {size:,} bytes"
+    assert problems(corpus) == [told]
+
+
+def test_a_text_in_parts_that_grows_while_it_is_read_is_told(tmp_path, meddle):
+    path = tmp_path / "a.log"
+    path.write_text(lines(300))
+    size = path.stat().st_size
+    meddle(lambda: append_line(path))
+    corpus = read([path])
+    assert sum(document.chars for document in corpus.documents) == size
+    (told,) = problems(corpus)
+    assert told.endswith(f"a.log changed while it was read: {size:,} of {size + 9:,} bytes")
+
+
+def test_a_small_file_that_grows_while_it_is_read_is_told(tmp_path, meddle):
+    path = tmp_path / "a.md"
+    path.write_text("The captain is Ada.\n")
+    meddle(lambda: append_line(path))
+    corpus = read([tmp_path])
+    assert corpus["a.md"] == "The captain is Ada.\n"
+    assert problems(corpus) == ["a.md: changed while it was read: 20 of 29 bytes"]
+
+
+def test_a_small_file_that_is_emptied_before_it_is_read_is_told(tmp_path, monkeypatch):
+    path = tmp_path / "a.md"
+    path.write_text("The captain is Ada.\n")
+    (tmp_path / "b.md").write_text("text")
+    plain_read = os.read
+    monkeypatch.setattr(os, "read", lambda descriptor, size: os.truncate(path, 0) or plain_read(descriptor, size))
+    assert problems(read([tmp_path])) == ["a.md: not read: changed while it was read: 0 of 20 bytes"]
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="needs /proc")
+def test_files_of_the_system_that_state_another_size_have_not_changed():
+    assert problems(read(["/proc/self/status"])) == []

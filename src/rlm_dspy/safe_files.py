@@ -7,6 +7,7 @@ locks: that half is written from documentation and was only run against a stand-
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -22,6 +23,8 @@ try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
+
+RAISE_FILE_LIMIT = "raise this process's limit on the size of files (ulimit -f)"
 
 _BEYOND = (1 << 31) - 2  # the byte that is locked on Windows, where other processes cannot read a locked byte
 _POLL_SECONDS = 0.05
@@ -46,26 +49,62 @@ def make_private(folder: Path) -> None:
             folder.chmod(0o700)
 
 
+def entry_error(folder: Path) -> str | None:
+    """Return which folder on the way to this one cannot be entered, and why; None if it can, or does not exist yet."""
+    for place in (*reversed(folder.parents), folder):
+        try:
+            os.stat(os.path.join(place, "."))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return f"{place} cannot be entered: {error.strerror}"
+    return None
+
+
 def protect_dspy_cache() -> None:
     """Close DSPy's folder of cached replies to other users, unless it is shared (writable by others) on purpose."""
-    with contextlib.suppress(OSError, RuntimeError):  # no such folder, or no home
-        folder = Path(os.environ.get("DSPY_CACHEDIR") or Path.home() / ".dspy_cache")
+    with contextlib.suppress(OSError):  # no such folder
+        folder = Path(os.environ.get("DSPY_CACHEDIR") or user_folder() / ".dspy_cache")
         mode = folder.stat().st_mode
         if mode & 0o077 and not mode & 0o022:
             folder.chmod(0o700)
 
 
+def user_folder() -> Path:
+    """Return the user's home folder; where the system knows none, the root, as containers have it."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path("/")
+
+
 def cache_folder() -> Path:
     """Return ``$RLM_DSPY_HOME``, or ``rlm-dspy`` in the platform's cache folder."""
     if home := os.environ.get("RLM_DSPY_HOME"):
-        return Path(home).expanduser()
+        return Path(os.path.expanduser(home))
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg) / "rlm-dspy"
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home()) / "rlm-dspy" / "cache"
+        return Path(os.environ.get("LOCALAPPDATA") or user_folder()) / "rlm-dspy" / "cache"
     if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "rlm-dspy"
-    return Path.home() / ".cache" / "rlm-dspy"
+        return user_folder() / "Library" / "Caches" / "rlm-dspy"
+    return user_folder() / ".cache" / "rlm-dspy"
+
+
+def write_all(descriptor: int, data: bytes | memoryview) -> None:
+    """Write data to an open file.
+
+    Raises:
+        OSError: it cannot be written; if a limit of this process forbids files of its size, the message names it.
+    """
+    view = memoryview(data)
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except OSError as error:
+        if error.errno == errno.EFBIG:
+            raise OSError(errno.EFBIG, f"{error.strerror}; {RAISE_FILE_LIMIT}") from error
+        raise
 
 
 def write_private(path: Path, text: str) -> Path:
@@ -114,10 +153,10 @@ def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False)
     Raises:
         ConfigurationError: the file cannot be read, or a line is not a row; the file is left unchanged.
     """
-    if not path.exists():
-        return []
     try:
         *lines, rest = path.read_bytes().split(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be read: {error.strerror}. Choose another file.") from error
     # An incomplete row is not valid JSON. A last line that is valid must be a row, or the file is not a journal.

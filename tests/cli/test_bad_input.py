@@ -32,6 +32,27 @@ from rlm_dspy.cli import out_option
         (["ask", "q", ".", "--trace", "no/such/folder/run.json"], "--trace"),
         (["ask", "q", ".", "-m", ""], "--model"),
         (["ls", "--bad"], "No such option"),
+        # options that would do nothing
+        (["runs", "-s", "Ada", "export", "--format", "sft"], "--search lists runs and does nothing for `runs export`"),
+        (["runs", "--number", "1", "export", "--format", "sft"], "which has --answers, --format, --marked, --metric"),
+        (["runs", "--json", "mark", "last", "right"], "--json lists runs and does nothing for `runs mark`"),
+        (["runs", "--trust-project", "export", "--format", "sft"], "rlm-dspy runs export --trust-project …"),
+        (["runs", "export", "--format", "sft", "--metric", "f1"], "--metric belongs to --answers"),
+        (["mcp", ".", "--port", "99"], "--port belongs to --transport http."),
+        (["mcp", ".", "--transport", "stdio", "--host", "::1"], "--host belongs to --transport http."),
+        (["mcp", ".", "--origin", "https://ada.example"], "--origin belongs to --transport http."),
+        (["mcp", ".", "--transport", "http", "--print-config", "codex"], "--print-config is for --transport stdio"),
+        (["trace", "last", "--full", "--json"], "--full does nothing with --json"),
+        (["ask", "q", ".", "--mode", "direct", "--mcp", "sky"], "--mode direct and --mcp cannot be used together"),
+        (
+            ["optimize", "d.jsonl", "--max-calls", "9", "--optimizer", "bootstrap", "--prompt-model", "openai/x"],
+            "--prompt-model does nothing with --optimizer bootstrap",
+        ),
+        # what the run to resume decides, by the option's own name
+        (["ask", "-m", "offline", "--dry-run", "--resume", "last"], ": --model and --resume cannot be used together"),
+        (["ask", "--dry-run", "--resume", "last"], ": --dry-run and --resume cannot be used together"),
+        (["ask", "q", "--resume", "last"], ": QUESTION and --resume cannot be used together"),
+        (["ask", "--files-from", "notes.txt", "--resume", "last"], ": --files-from and --resume cannot be used"),
     ],
 )
 def test_a_wrong_command_is_one_line_and_exit_2(run: Callable, write: Callable, args: list[str], says: str) -> None:

@@ -217,6 +217,24 @@ def until_reached(url: str) -> None:
             time.sleep(0.05)
 
 
+SIGNALLED = """
+import anyio, os, signal
+from rlm_dspy.cli.mcp.server import StrictServer
+async def call_tool(self, *_):
+    os.kill(os.getpid(), signal.{name})
+    await anyio.sleep(60)
+StrictServer.call_tool = call_tool
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_the_server_is_at_work_ends_it_in_order(wire: Start, served: Path, name: str) -> None:
+    server = wire(patch=SIGNALLED.format(name=name)).start()
+    server.send("tools/call", {"name": "ls", "arguments": {}}, 1)
+    assert server.end() == f"Serving {served} on stdio; Ctrl-C stops.\n"
+    assert server.process.returncode == 0
+
+
 def test_a_server_over_http_ends_in_order_at_sigterm(wire: Start, served: Path) -> None:
     port = free_port()
     server = wire("--transport", "http", "--port", str(port))

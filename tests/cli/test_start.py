@@ -69,6 +69,36 @@ def test_the_module_is_the_command(spawn: Callable) -> None:
     assert result.out.startswith("rlm-dspy ")
 
 
+INTERRUPTED = """
+import os, runpy, signal, sys
+name, start, *sys.argv[1:] = sys.argv[1:]
+class Interrupt:
+    def find_spec(self, found, path=None, target=None):
+        if found == name:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+if start == "-m":
+    runpy.run_module("rlm_dspy", run_name="__main__", alter_sys=True)
+module, _, function = start.partition(":")
+sys.exit(getattr(__import__(module, fromlist=[function]), function)())
+"""
+
+
+@pytest.mark.parametrize("name", ["rlm_dspy.cli", "click", "rlm_dspy.cli.commands", "rlm_dspy.cli.settings"])
+@pytest.mark.parametrize("start", ["script", "-m"])
+def test_ctrl_c_while_the_command_is_imported_is_one_line(name: str, start: str, home: Path) -> None:
+    if start == "script":
+        start = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]["rlm-dspy"]
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, name, start, "config"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.lstrip()) == (130, "", "rlm-dspy: interrupted.\n")
+
+
 def test_the_page_on_the_command_is_fresh() -> None:
     script = runpy.run_path(str(ROOT / "docs" / "write_cli.py"))
     assert script["PAGE"].read_text(encoding="utf-8") == script["page"](), "run: python docs/write_cli.py"

@@ -289,3 +289,39 @@ def test_a_host_of_too_few_descriptors_is_told_how_many_it_takes():
     done = subprocess.run([sys.executable, "-c", FEW.format(most=40)], capture_output=True, text=True, check=False)
     assert "SandboxUnavailableError" in done.stderr or "InterpreterUnavailableError" in done.stderr
     assert "needs 48 descriptors, and this process may have 40" in done.stderr
+
+
+SMALL_FILES = """
+import resource, sys
+from rlm_dspy.corpus import read
+from rlm_dspy.sandbox import Sandbox
+limit = lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+limit(10_000)
+try:
+    Sandbox(timeout=10).run("1")
+except Exception as error:
+    print(error)
+limit(resource.RLIM_INFINITY)
+with Sandbox(timeout=10) as sandbox:
+    sandbox.run("1")
+    limit(10_000)
+    try:
+        sandbox.run("len(text)", {"text": "a" * 100_000})
+    except Exception as error:
+        print(error)
+    print(read([sys.argv[1]]).skipped[0].reason)
+"""
+
+
+def test_a_host_that_may_write_small_files_only_is_told_the_limit_to_raise(tmp_path):
+    (tmp_path / "a.md").write_text("x")
+    (tmp_path / "b.md").write_text("line\n" * 10_000)
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL_FILES, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    told = "File too large; raise this process's limit on the size of files (ulimit -f)"
+    assert done.stdout.splitlines() == [
+        f"the sandbox could not be started: {told}",
+        f"variable 'text' cannot be handed to the sandbox: {told}",
+        f"it cannot be held in memory: {told}",
+    ]

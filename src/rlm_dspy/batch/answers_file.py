@@ -45,9 +45,9 @@ class Answers:
         self._redactor = redactor or Redactor()
         self._found: dict[str, Row] = {}
         self.backup: Path | None = None  # the backup of rows of other questions, texts or programs
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise ConfigurationError(f"{path} is not a regular file; choose another file")
-        if path.exists() and path.stat().st_size and not resume:
+        if os.path.exists(path) and path.stat().st_size and not resume:
             raise ConfigurationError(f"{path} already holds answers: resume it (--resume) or choose another file")
         try:
             self._file = path.open("ab", buffering=0)
@@ -77,7 +77,7 @@ class Answers:
     def _unused_backup(self) -> Path:
         place = self.path.with_name(f"{self.path.name}.bak")
         number = 1
-        while place.exists():
+        while os.path.exists(place):
             number += 1
             place = self.path.with_name(f"{self.path.name}.bak{number}")
         return place

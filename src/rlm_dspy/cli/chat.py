@@ -266,6 +266,8 @@ class Chat:
 
     def _save_for_later(self) -> None:
         """Save the conversation for ``chat -c``."""
+        if settings.has_told_unsaved(self._values.home):
+            return
         try:
             other = self._file.save(self._conversation, self._terminal.redactor)
         except OSError as error:
@@ -318,7 +320,7 @@ class Chat:
         if not self._conversation.turns:
             self._terminal.error("there is nothing to save yet: no question has been answered.")
             return
-        path = Path(_without_quotes(rest.strip())).expanduser()
+        path = Path(os.path.expanduser(_without_quotes(rest.strip())))
         try:
             if path.exists() and path.resolve() not in self._saved:
                 raise FileExistsError(errno.EEXIST, "it exists already; choose another name")

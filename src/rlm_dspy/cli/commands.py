@@ -30,6 +30,7 @@ from rlm_dspy.cli.options import (
     events_option,
     fallback_option,
     file_options,
+    given_options,
     json_option,
     limit_option,
     limit_options,
@@ -58,6 +59,7 @@ from rlm_dspy.cli.runs import runs, trace
 from rlm_dspy.cli.terminal import Terminal, reopen_closed_streams, tolerate_any_text
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.safe_files import RAISE_FILE_LIMIT
 
 
 @click.command(short_help="Answer a question from files, with evidence.")
@@ -126,6 +128,8 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
         raise click.UsageError(
             f"--mode {options['mode']} and --program cannot be used together: a compiled program explores."
         )
+    if options["mcp"] and options["mode"] in ("direct", "retrieve"):
+        raise click.UsageError(f"--mode {options['mode']} and --mcp cannot be used together: only code calls tools.")
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)
 
     from rlm_dspy.cli.ask import answer
@@ -230,6 +234,11 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
     from rlm_dspy.cli.mcp import command
 
     command.check_paths(paths)
+    given = given_options(click.get_current_context(), ["host", "port", "origins"])
+    if given and options["transport"] != "http":
+        raise click.UsageError(f"{given[0]} belongs to --transport http.")
+    if print_config and options["transport"] == "http":
+        raise click.UsageError("--print-config is for --transport stdio: over HTTP, hosts take the server's address.")
     if print_config:
         return command.print_config(print_config, paths, terminal)
     flags = take_options(options, SETTING_FLAGS)
@@ -300,7 +309,7 @@ def config(terminal: Terminal, /, as_json: bool) -> None:
     except ConfigurationError as error:  # a file of this folder may not set a key: other commands refuse it
         terminal.note(f"warning: {error}")
     rows = loaded.masked_values()
-    places = [{"path": str(path), "exists": path.is_file()} for path in settings.settings_files()]
+    places = [{"path": str(path), "exists": os.path.isfile(path)} for path in settings.settings_files()]
     if as_json:
         terminal.answer_json({"settings": rows, "files": places})
         return
@@ -426,7 +435,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     Counts, look-ups, first and last, definitions, joins, and some without an answer: a dataset for
     rlm-dspy eval and rlm-dspy optimize.
     """
-    if out.exists() and not force:
+    if os.path.exists(out) and not force:
         raise click.UsageError(f"{out} exists already. Use another --out, or --force to replace it.")
     if out.resolve() in [Path(path).resolve() for path in paths]:
         raise click.UsageError(f"{out} is also an input: the questions would replace it. Use another --out.")
@@ -444,7 +453,10 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
         context["exclude"] = leave
     made = file_questions.make_questions(data.context(context, folder), count, seed=seed)
     rows = [question.row(number, context) for number, question in enumerate(made)]
-    data.write(out, rows)
+    try:
+        data.write(out, rows)
+    except OSError as error:
+        raise click.UsageError(f"--out {out} cannot be written: {error.strerror}.") from error
     remember_output(out)
     kinds = sorted({row["task"] for row in rows})
     terminal.answer(f"{out}: {counted_noun(len(rows), 'question')} ({', '.join(kinds)})")
@@ -537,7 +549,11 @@ def main(args: Sequence[str] | None = None) -> int:
         Terminal().error("stdout is closed, so there is no place for an answer: redirect it to a file or /dev/null.")
         return exit_codes.FAILED
     gc.set_threshold(*GC_THRESHOLDS)
-    return leave(_run_app(None))
+    try:
+        return leave(_run_app(None))
+    except KeyboardInterrupt:  # before or after the command itself
+        Terminal().error("interrupted.")
+        return exit_codes.INTERRUPTED
 
 
 def _print_error_event(terminal: Terminal, error: Exception, code: int) -> None:
@@ -572,8 +588,9 @@ def _run_app(args: Sequence[str] | None) -> int:
         if error.errno not in FULL_DISK_ERRORS:
             raise
         terminal.crash(error)
-        terminal.error(
-            f"{error.filename or 'stdout or a file'} cannot be written: {error.strerror}. {FULL_DISK_ADVICE}"
-        )
+        reason = error.strerror or ""
+        if error.errno == errno.EFBIG and RAISE_FILE_LIMIT not in reason:
+            reason = f"{reason}; {RAISE_FILE_LIMIT}"
+        terminal.error(f"{error.filename or 'stdout or a file'} cannot be written: {reason}. {FULL_DISK_ADVICE}")
         return exit_codes.FAILED
     return result if isinstance(result, int) else exit_codes.ANSWERED

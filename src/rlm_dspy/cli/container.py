@@ -75,11 +75,11 @@ def _check_limits(root: Path) -> Iterator[DiagnosisLine]:
 
 def _container_kind(root: Path) -> str:
     """Return what kind of container this is, "" if no sign of one is found."""
-    if (root / ".dockerenv").exists():
+    if os.path.exists(root / ".dockerenv"):
         return "Docker"
-    if (root / "run" / ".containerenv").exists():
+    if os.path.exists(root / "run" / ".containerenv"):
         return "Podman"
-    return "Kubernetes" if (root / "var/run/secrets/kubernetes.io").exists() else ""
+    return "Kubernetes" if os.path.exists(root / "var/run/secrets/kubernetes.io") else ""
 
 
 def _read_limit(path: Path) -> int | None:

@@ -15,7 +15,7 @@ from rlm_dspy import safe_files
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report.json_output import redacted_json
-from rlm_dspy.safe_files import replace_file
+from rlm_dspy.safe_files import entry_error, replace_file
 
 
 class AnsweredQuestion(BaseModel):
@@ -93,6 +93,8 @@ def load_newest(folder: Path) -> tuple[Conversation, ConversationFile]:
     Raises:
         RLMError: there is none, or its file cannot be read.
     """
+    if blocked := entry_error(folder):
+        raise RLMError(f"{blocked}, so there is no conversation to continue")
     paths = sorted(folder.glob("*.json"), key=lambda path: (_version_of(path) or (0, 0))[1])
     if not paths:
         raise RLMError("there is no conversation to continue yet; start one with `rlm-dspy chat PATH`")

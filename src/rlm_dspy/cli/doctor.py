@@ -174,7 +174,9 @@ def _check_keys(places: Mapping[str, str]) -> Iterator[DiagnosisLine]:
 
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
-    dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(Path.home() / ".dspy_cache")
+    for told, advice in settings.blocked_folders(home):
+        yield DiagnosisLine("warning", told, advice)
+    dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(safe_files.user_folder() / ".dspy_cache")
     places = dict.fromkeys([home, safe_files.cache_folder(), Path(dspy_cache)])
     sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
     blocked = [str(place) for place in places if not os.access(_nearest_existing(place), os.W_OK)]
@@ -184,7 +186,7 @@ def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
 
 
 def _nearest_existing(place: Path) -> Path:
-    return place if place.exists() or place == place.parent else _nearest_existing(place.parent)
+    return place if os.path.exists(place) or place == place.parent else _nearest_existing(place.parent)
 
 
 def _folder_size(place: Path) -> int:
@@ -193,7 +195,7 @@ def _folder_size(place: Path) -> int:
         for name in files:
             try:
                 total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:  # another process is cleaning its cache
+            except OSError:  # another process is cleaning its cache
                 continue
     return total
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ def _runs_folder(request: EvalRequest) -> Path | None:
         click.UsageError: there is a file of that name.
     """
     folder = report.runs_folder(request.html) if request.html else None
-    if folder is not None and folder.exists() and not folder.is_dir():
+    if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--html {request.html}: the runs go to {folder}, which is a file; use another name.")
     return folder
 

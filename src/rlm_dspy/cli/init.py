@@ -238,7 +238,7 @@ def _ask_folder(terminal: Terminal) -> tuple[Path, Corpus | None]:
     """Ask for a folder until it can be read or the user keeps it anyway; return what it holds too."""
     while True:
         answer = click.prompt("3. Which folder are the questions about?", default=".", err=True)
-        folder = Path(answer).expanduser()
+        folder = Path(os.path.expanduser(answer))
         corpus = _read_folder(folder, terminal)
         if corpus is not None or click.confirm(KEEP_ANYWAY, default=False, err=True):
             return folder, corpus

@@ -20,7 +20,7 @@ from typing import Any
 
 from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.safe_files import write_private
+from rlm_dspy.safe_files import entry_error, write_private
 
 SERVICE = "rlm-dspy"  # of the entries in the keyring
 KEYRING = "keyring"
@@ -176,6 +176,8 @@ def _read_keyring(name: str) -> str:
 def _read_file() -> dict[str, Any]:
     """Return ``keys`` and ``in_keyring`` of the file; messages never show a line of it."""
     path = keys_file()
+    if entry_error(path.parent) is not None:
+        return {"keys": {}, "in_keyring": []}
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

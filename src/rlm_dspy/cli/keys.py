@@ -11,6 +11,7 @@ import click
 from rlm_dspy.cli import key_store
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.safe_files import entry_error
 
 
 @click.group(invoke_without_command=True, short_help="Keep the keys of providers.")
@@ -56,7 +57,9 @@ def _list_names(terminal: Terminal) -> None:
         if os.environ.get(name):
             over = " (the environment takes precedence)"
         terminal.answer(f"{name}  {_place_text(place)}{over}")
-    if not places:
+    if blocked := entry_error(key_store.keys_file().parent):
+        terminal.note(f"warning: {blocked}. Set HOME or XDG_CONFIG_HOME.")
+    elif not places:
         terminal.note("No keys are kept; `rlm-dspy keys set NAME` keeps one.")
 
 

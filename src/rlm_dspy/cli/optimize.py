@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -59,6 +60,9 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     metric = find_metric(request.metric)
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
+    if request.prompt_model and request.optimizer == "bootstrap":
+        told = "--prompt-model does nothing with --optimizer bootstrap, which proposes no instructions."
+        raise click.UsageError(told)
     required = optimization.OPTIMIZERS[request.optimizer].required_modules
     missing = [name for name in required if util.find_spec(name) is None]
     if missing:
@@ -96,7 +100,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if not confirm_spending(request):
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
-    is_new = not job.folder.exists()
+    is_new = not os.path.exists(job.folder)
     made = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if is_new:  # a folder of the user's has other files
         remember_output(job.folder)

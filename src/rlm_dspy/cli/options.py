@@ -271,7 +271,7 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
             raise click.UsageError("-0 belongs to --files-from.")
         return ()
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).expanduser().read_bytes()
+        data = sys.stdin.buffer.read() if source == "-" else Path(os.path.expanduser(source)).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -296,6 +296,21 @@ def check_deadline(options: dict[str, Any]) -> None:
         raise click.UsageError("--deadline belongs to --provider-batch.")
 
 
+def given_options(ctx: click.Context, names: Sequence[str] = ()) -> list[str]:
+    """Return the options of a command that its arguments have, as they are written; ``names`` limits them."""
+    found = []
+    for param in ctx.command.params:
+        wanted = isinstance(param, click.Option) and (not names or param.name in names)
+        if wanted and ctx.get_parameter_source(str(param.name)) == click.core.ParameterSource.COMMANDLINE:
+            found.append(longest_spelling(param))
+    return found
+
+
+def longest_spelling(param: click.Parameter) -> str:
+    """Return how a message names a parameter: ``--model``, ``QUESTION``."""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
+
+
 def check_writable(path: Path | None, name: str) -> None:
     """Refuse an output file that could not be written, before anything is spent.
 
@@ -307,9 +322,9 @@ def check_writable(path: Path | None, name: str) -> None:
     if str(path) == "-":
         raise click.UsageError(f"{name} needs the name of a file, not -.")
     folder = path.absolute().parent
-    if path.is_dir():
+    if os.path.isdir(path):
         raise click.UsageError(f"{name} {path} cannot be written: it is a folder.")
-    if not folder.is_dir() or not os.access(folder, os.W_OK):
+    if not os.path.isdir(folder) or not os.access(folder, os.W_OK):
         raise click.UsageError(f"{name} {path} cannot be written: {folder} is not a folder that you may write to.")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import keyword
+import os
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ def read_out(out: str) -> str:
     """
     if not out.endswith(".json"):
         return out
-    path = Path(out).expanduser()
+    path = Path(os.path.expanduser(out))
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SCHEMA_BYTES + 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def check_replaceable(path: Path | None, name: str) -> None:
     Raises:
         click.UsageError: the file is somebody else's; the message names the option ``name``.
     """
-    if path is None or not path.is_file() or not path.stat().st_size or str(path.resolve()) in _noted_outputs():
+    if path is None or not os.path.isfile(path) or not path.stat().st_size or str(path.resolve()) in _noted_outputs():
         return
     raise click.UsageError(f"{name} {path} exists and was not written by rlm-dspy. Choose another file, or remove it.")
 
@@ -42,7 +43,7 @@ def outputs_below(paths: Sequence[str]) -> list[Path]:
 
     One that is itself one of the paths is not returned.
     """
-    given = {Path(path).expanduser().resolve() for path in paths if "://" not in path and path != "-"}
+    given = {Path(os.path.expanduser(path)).resolve() for path in paths if "://" not in path and path != "-"}
     return [place for place in _existing_outputs() if place not in given and given & set(place.parents)]
 
 

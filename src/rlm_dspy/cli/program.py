@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ def show(terminal: Terminal, /, place: str, as_json: bool) -> None:
         terminal.answer_json(facts)
         return
     card = path.parent / program_folder.CARD
-    if card.is_file():
+    if os.path.isfile(card):
         terminal.answer(card.read_text(encoding="utf-8", errors="replace"))
     terminal.answer(f"signature: {facts['signature'] or 'unknown'}")
     terminal.answer(f"model: {facts['model'] or 'unknown'}")
@@ -75,7 +76,7 @@ def pack(terminal: Terminal, /, folder: Path, repo: str, licence: str, test: Pat
 
     _check_program(terminal, str(folder), "", test)
     card = folder / program_folder.CARD
-    if not card.is_file():
+    if not os.path.isfile(card):
         raise ConfigurationError(f"{folder} has no {program_folder.CARD}: optimize writes it; or write it yourself")
     text = card.read_text(encoding="utf-8")
     row = f"| licence | {program_folder.NO_LICENCE} |"

@@ -99,8 +99,8 @@ def hub_program(address: str, home: Path) -> Path:
         "endpoint": os.environ.get("HF_ENDPOINT"),
         "token": os.environ.get("HF_TOKEN") or False,  # False: a token saved on this machine is not sent either
     }
-    safe_files.make_private(home)
     try:
+        safe_files.make_private(home)
         size = hf_hub_download(**wanted, dry_run=True).file_size
         if size > MAX_PROGRAM_BYTES:
             told = f"the program {address} has {size:,} bytes; a program has at most {MAX_PROGRAM_BYTES:,}"
@@ -125,7 +125,7 @@ def show_once(path: Path, state: dict[str, Any], home: Path, terminal: Terminal)
         return
     folder = home / "programs" / "shown"
     seen = folder / facts["digest"]
-    if seen.exists() or terminal.quiet:
+    if os.path.exists(seen) or terminal.quiet:
         return
     terminal.note(f"The program {path} is used for the first time. It tells the model:")
     terminal.note(program_folder.instructions_text(facts))

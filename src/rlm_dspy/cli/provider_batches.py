@@ -5,6 +5,7 @@ The first Ctrl-C leaves the batches running, unless a second one cancels them wi
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +33,7 @@ def check_no_waves(journal: Path) -> None:
     Raises:
         ConfigurationError: there is such a journal.
     """
-    if journal.exists() and journal.stat().st_size:
+    if os.path.exists(journal) and journal.stat().st_size:
         raise ConfigurationError(
             f"{journal} holds replies of provider batches, or open ones: "
             "add --provider-batch to use them, or delete it to pay again"

@@ -44,6 +44,7 @@ from rlm_dspy.rlm.modes import (
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.submit_checks import OFFLINE_ANSWER, OFFLINE_PASSAGES
 from rlm_dspy.run import Event, Run
+from rlm_dspy.safe_files import entry_error
 from rlm_dspy.spans import listening
 from rlm_dspy.tuning import program
 
@@ -164,7 +165,8 @@ class Asking:
             stack.enter_context(self._save_run_on_error())
             watch = stack.enter_context(self._show_progress())
             self._asked = self._log.asked = self.asked_facts(chosen)
-            stack.enter_context(listening(self._log))
+            if entry_error(self.values.home) is None:  # if not, what saves the run says so
+                stack.enter_context(listening(self._log))
             answerer = self._answerer(watch, chosen, tools)
             found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
         run = self._completed_run(found.run)
@@ -344,6 +346,8 @@ class Asking:
 
     def _try_save_run(self, run: Run) -> bool:
         """Save a finished run; return False if the file of ``--trace`` could not be written."""
+        if not self.request.trace and settings.has_told_unsaved(self.values.home):
+            return True
         try:
             self._save_run(run)
             self._log.discard()

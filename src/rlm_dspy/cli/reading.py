@@ -72,12 +72,12 @@ def _pattern_below(place: Path, path: str, paths: Sequence[str]) -> list[str]:
     if "://" in path or path == "-":
         return []
     found = leaving_out(place, [path])
-    root = Path(path).expanduser().resolve()
+    root = Path(os.path.expanduser(path)).resolve()
     for other in paths:
-        top = Path(other).expanduser().resolve()
+        top = Path(os.path.expanduser(other)).resolve()
         if found and "://" not in other and top != root and place.is_relative_to(root):
             twin = top / place.relative_to(root)
-            if twin.exists() and twin != place:
+            if os.path.exists(twin) and twin != place:
                 return []
     return found
 
@@ -110,9 +110,9 @@ def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
     file, patterns = file.resolve(), []
     for path in map(Path, paths):
         fixed: Iterable[str] = path.parts
-        if not path.exists():
+        if not os.path.exists(path):
             fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        if (root := Path(*fixed).expanduser().resolve()) in file.parents:
+        if (root := Path(os.path.expanduser(Path(*fixed))).resolve()) in file.parents:
             patterns.append("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", file.relative_to(root).as_posix()))
     return patterns
 

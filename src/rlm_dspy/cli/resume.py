@@ -13,6 +13,7 @@ import click
 
 from rlm_dspy.cli import settings
 from rlm_dspy.cli.ask_request import AskRequest
+from rlm_dspy.cli.options import longest_spelling
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import CorpusError, RLMError
@@ -42,7 +43,7 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
     own = [one for one in ctx.command.params if one.expose_value and one.name not in GIVEN_AGAIN]
     for one in own:
         if ctx.get_parameter_source(str(one.name)) == click.core.ParameterSource.COMMANDLINE:
-            name = one.get_error_hint(ctx).strip("'[]")
+            name = longest_spelling(one)
             raise click.UsageError(
                 f"{name} and --resume cannot be used together: the question, the files, the model and the options come "
                 "from the run. Only limits may be given again, such as --max-iters."
@@ -101,7 +102,7 @@ def resumable_log(path: Path | None) -> Path | None:
     from rlm_dspy.report.resumed_run import can_be_resumed  # only here, because they import DSPy
     from rlm_dspy.report.run_store import load_run
 
-    if path is None or not path.is_file():
+    if path is None or not os.path.isfile(path):
         return None
     try:
         stored = load_run(path)

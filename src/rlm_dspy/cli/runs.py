@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from rlm_dspy.cli.completion import complete_run
-from rlm_dspy.cli.options import FILE_PATH, json_option, trust_option
+from rlm_dspy.cli.options import FILE_PATH, given_options, json_option, longest_spelling, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -38,6 +38,15 @@ def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None
     """
     if ctx.invoked_subcommand is None:
         _list_runs(ctx.obj, number, search, as_json)
+    elif given := given_options(ctx):
+        raise click.UsageError(_misplaced_text(given[0], ctx.invoked_subcommand))
+
+
+def _misplaced_text(option: str, name: str) -> str:
+    own = {longest_spelling(param) for param in runs.commands[name].params if isinstance(param, click.Option)}
+    if option in own:
+        return f"Options come after the command: rlm-dspy runs {name} {option} …"
+    return f"{option} lists runs and does nothing for `runs {name}`, which has {', '.join(sorted(own))}."
 
 
 def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> None:
@@ -116,6 +125,8 @@ def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None
     The files of a question are named by hash and size; the conversation contains only what the model saw of them.
     Secrets are masked. Runs that cannot be exported are counted on stderr, with the reason.
     """
+    if options["answers"] is None and (given := given_options(click.get_current_context(), ["metric"])):
+        raise click.UsageError(f"{given[0]} belongs to --answers: without it, a run is scored by its mark.")
     from rlm_dspy.cli import runs_export
 
     runs_export.write_rows(terminal, _open_store(terminal), out, options)

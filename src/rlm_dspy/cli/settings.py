@@ -37,6 +37,7 @@ from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import OPENAI, is_loopback, key_variable
 from rlm_dspy.redact import MASK, is_secret_name
+from rlm_dspy.safe_files import entry_error
 
 logger = logging.getLogger(__name__)
 logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # see _tell_bad_lines
@@ -54,6 +55,7 @@ _project_addresses: set[str] = set()  # exported by this process; a second loadi
 _told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
 _told_names: set[tuple[str, str]] = set()  # variables that this process has warned of, each with its source
 _OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # no settings, but read
+_told_folders: set[str] = set()  # that cannot be entered, of which this process has warned
 _LIKENESS = 0.75  # of a name to a setting's, minimum similarity to count as a typo
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
@@ -154,7 +156,7 @@ class Settings(BaseSettings):
     @field_validator("home", "folder")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
-        return value.expanduser() if value else None
+        return Path(os.path.expanduser(value)) if value else None
 
     @classmethod
     def settings_customise_sources(
@@ -243,7 +245,40 @@ def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> Load
     """Load the settings of a command, whose redactor learns their secrets."""
     loaded = load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
+    for what, advice in _blocked_settings(loaded.settings.home):
+        if what not in _told_folders:
+            _told_folders.add(what)
+            terminal.note(f"warning: {what}. {advice}")
     return loaded
+
+
+def blocked_folders(home: Path) -> list[tuple[str, str]]:
+    """Return the folders of settings and runs that cannot be entered: each with what follows, and what to do."""
+    found = _blocked_settings(home)
+    home_error = entry_error(home)
+    if home_error is not None and not has_told_unsaved(home):
+        found.append((f"{home_error}, so no runs are saved", "Set RLM_DSPY_HOME to a folder of yours."))
+    return found
+
+
+def has_told_unsaved(home: Path) -> bool:
+    """Return whether loading the settings tells that runs are not saved: the settings' folder is blocked as well."""
+    home_error = entry_error(home)
+    return home_error is not None and home_error == entry_error(user_toml().parent)
+
+
+def _blocked_settings(home: Path) -> list[tuple[str, str]]:
+    found = []
+    config_error = entry_error(user_toml().parent)
+    if has_told_unsaved(home):
+        told = f"{config_error}, so no settings or keys are read there, and no runs are saved"
+        found.append((told, "Set HOME, or XDG_CONFIG_HOME and RLM_DSPY_HOME."))
+    elif config_error is not None:
+        found.append((f"{config_error}, so no settings or keys are read there", "Set HOME or XDG_CONFIG_HOME."))
+    if entry_error(Path()) is not None:
+        told = f"the current folder cannot be entered, so {DOTENV} and {PROJECT_TOML} are not read"
+        found.append((told, "Change to another folder."))
+    return found
 
 
 def export_for(loaded: Loaded, terminal: Terminal) -> None:
@@ -348,11 +383,7 @@ def _own_key(variable: str, environ: Mapping[str, str]) -> str:
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
-    found = {
-        name: value
-        for name, value in dotenv_values(DOTENV, encoding="utf-8-sig").items()
-        if name.endswith("_API_KEY") and value
-    }
+    found = {name: value for name, value in _dotenv_values().items() if name.endswith("_API_KEY") and value}
     if loaded.trusts_project:
         return found
     models = [getattr(loaded.settings, name) for name in _MODELS]
@@ -399,6 +430,8 @@ def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSource:
+    if entry_error(Path()) is not None:
+        return DotEnvSettingsSource(settings_cls, env_file=None)
     _refuse_special(DOTENV)
     try:
         _tell_bad_lines()
@@ -407,9 +440,13 @@ def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSour
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
+def _dotenv_values() -> dict[str, str | None]:
+    return dotenv_values(DOTENV, encoding="utf-8-sig") if entry_error(Path()) is None else {}
+
+
 def _tell_bad_lines() -> None:
     """Warn once of each statement of ``.env`` that cannot be read; python-dotenv does so at each reading, unnamed."""
-    if not DOTENV.is_file():
+    if not os.path.isfile(DOTENV):
         return
     with DOTENV.open(encoding="utf-8-sig") as file:
         lines = [one.original.line for one in parse_stream(file) if one.error]
@@ -425,7 +462,7 @@ def _tell_unknown_names() -> None:
     variables = {_variable_name(name, field) for name, field in Settings.model_fields.items()} | _OTHER_VARIABLES
     known = {name.removeprefix(PREFIX): name for name in variables}
     found = [("the environment", name) for name in os.environ]
-    found += [(str(DOTENV), name) for name in dotenv_values(DOTENV, encoding="utf-8-sig")]
+    found += [(str(DOTENV), name) for name in _dotenv_values()]
     for origin, name in found:
         if not name.startswith(PREFIX) or name in variables or (origin, name) in _told_names:
             continue
@@ -443,11 +480,13 @@ def _refuse_special(path: Path) -> None:
     Raises:
         ConfigurationError: it is one.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise ConfigurationError(f"{path} is not a regular file, so it is not read. Remove or rename it.")
 
 
 def _toml_values(path: Path) -> dict[str, Any]:
+    if entry_error(path.parent) is not None:
+        return {}
     _refuse_special(path)
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8-sig"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import webbrowser
 from collections.abc import Mapping, Sequence
@@ -38,6 +39,8 @@ def check_options(other: str | None, options: Mapping[str, Any]) -> None:
     wanted = [flag for name, flag in _OUTPUTS.items() if options[name]]
     if len(wanted) > 1:
         raise click.UsageError(f"{wanted[0]} and {wanted[1]} are mutually exclusive.")
+    if wanted and options["full"]:
+        raise click.UsageError(f"--full does nothing with {wanted[0]}, which has the whole run.")
     if other is not None and not (options["html"] or options["opened"]):
         raise click.UsageError("two runs are shown side by side only on a page; add --html FILE or --open.")
     for flag in ("html", "chrome"):
@@ -86,13 +89,13 @@ def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:
 
 def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
     """Refuse to overwrite a run's record with its own page or trace."""
-    own = any(target.exists() and target.samefile(one.path) for one in found)
+    own = any(os.path.exists(target) and target.samefile(one.path) for one in found)
     if own or store.holds_file(target) or _is_record(target):
         raise RLMError(f"{target} is the record of a run, which would be lost. Choose another file.")
 
 
 def _is_record(path: Path) -> bool:
-    if path.suffix not in {".json", ".jsonl"} or not path.is_file():
+    if path.suffix not in {".json", ".jsonl"} or not os.path.isfile(path):
         return False
     try:
         load_run(path)

@@ -51,6 +51,7 @@ class File:
             os.close(self._descriptor)
             raise
         self.size = status.st_size
+        self._bytes_read = 0
 
     def __enter__(self) -> File:
         return self
@@ -65,14 +66,23 @@ class File:
     def read(self, most: int) -> bytes:
         """Return the next bytes, fewer than ``most`` only at the end; some files are longer than their stated size."""
         data = os.read(self._descriptor, min(most, self.size or _HEAD_BYTES))
-        if len(data) in (0, self.size, most):
-            return data
-        pieces = [data]
-        missing = most - len(data)
-        while missing and (data := os.read(self._descriptor, min(missing, 1 << 20))):
-            pieces.append(data)
-            missing -= len(data)
-        return b"".join(pieces)
+        if len(data) not in (0, self.size, most):
+            pieces = [data]
+            missing = most - len(data)
+            while missing and (data := os.read(self._descriptor, min(missing, 1 << 20))):
+                pieces.append(data)
+                missing -= len(data)
+            data = b"".join(pieces)
+        self._bytes_read += len(data)
+        return data
+
+    def change_note(self) -> str:
+        """Return how much of the file was read if it has another size now than when it was opened, else ""."""
+        size = os.fstat(self._descriptor).st_size
+        longest = max(size, self.size)
+        if size == self.size or self._bytes_read >= longest:
+            return ""
+        return f"changed while it was read: {self._bytes_read:,} of {longest:,} bytes"
 
     def parts(self) -> Iterator[bytes]:
         """Yield the whole file in pieces of about ``PART_BYTES`` bytes, split at line ends where possible."""
@@ -194,13 +204,21 @@ class Collector:
             if foreign := why_binary(head):
                 self.skip(name, foreign)
             else:
-                self._add_parts(file, _Source(name, path, room_for(0)))
+                try:
+                    self._add_parts(file, _Source(name, path, room_for(0)))
+                except UnreadableError as error:
+                    self.skip(name, str(error))
         else:
-            self.add(file.read(self.limits.file_bytes + 1), name, path)
+            data = file.read(self.limits.file_bytes + 1)
+            note = file.change_note()
+            if note and not data:
+                self.skip(name, note)
+            else:
+                self.add(data, name, path, note)
 
-    def add(self, data: bytes, name: str, path: str = "") -> None:
+    def add(self, data: bytes, name: str, path: str = "", note: str = "") -> None:
         """Read the bytes of a file and of the files inside it."""
-        self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0)
+        self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0, note)
 
     def _add_bytes(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
         if len(data) > self.limits.file_bytes:
@@ -223,7 +241,7 @@ class Collector:
         """Add a text as ``name/part-001`` and so on; line numbers refer to the whole file."""
         name = source.name
         kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
-        digits, before = len(str(file.size // PART_BYTES + 1)), 0
+        digits, before, number = len(str(file.size // PART_BYTES + 1)), 0, 0
         for number, data in enumerate(file.parts(), 1):
             part = f"{name}/part-{number:0{digits}}"
             if self.full:
@@ -233,6 +251,8 @@ class Collector:
             marks = ((1 - before, "line", True),)
             kept = self._store_document(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
             before += kept.lines if kept else 0
+        if changed := file.change_note():
+            self.skip(f"{name}/part-{number + 1:0{digits}}", f"{name} {changed}")
 
     def _add_text(self, data: bytes, name: str, source: _Source, before: str) -> None:
         forced = self._encoding is not None and name in self._named
@@ -308,9 +328,13 @@ class Collector:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
-        path = printable_name(source.path + name[len(source.name) :]) if source.path else ""
+        path = printable_name(source.path) + name[len(source.name) :] if source.path else ""
         name = self._unique_name(name, source)
-        document = Document.of(name, text, kind=kind, size=size, note=note, marks=marks, store=self._store, path=path)
+        facts: dict[str, Any] = {"kind": kind, "size": size, "note": note, "marks": marks, "path": path}
+        try:
+            document = Document.of(name, text, **facts, store=self._store)
+        except OSError as error:
+            raise UnreadableError(f"it cannot be held in memory: {error.strerror}") from error
         self._documents[name] = document
         return document
 

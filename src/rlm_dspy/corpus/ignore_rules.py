@@ -6,14 +6,21 @@ is that of gitformat-index(5), versions 2 to 4.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rlm_dspy.safe_files import entry_error, user_folder
+
 MAX_INDEX_BYTES = 500_000_000
+NOT_HONOURED = "its rules are not honoured"
+
+Unread = dict[str, str]  # why git's files could not be used, by path
 _FIXED = 62  # bytes of an entry before its name, for SHA-1
 _EXTENDED = 0x4000
 
@@ -26,16 +33,14 @@ class Tracked:
     folders: frozenset[str] = field(default=frozenset(), repr=False)
 
 
-def tracked_below(top: Path | None, git: Path | None) -> Tracked:
-    """Return the files listed in the index of a ``.git`` folder; empty if it is missing or unreadable."""
-    if top is None or git is None:
-        return Tracked()
+def _tracked_below(top: Path, index: Path, unread: Unread) -> Tracked:
+    """Return the files listed in a git index; empty if it is missing or, as ``unread`` then says, cannot be used."""
     try:
-        index = git / "index"
-        if not index.is_file() or index.stat().st_size > MAX_INDEX_BYTES:
-            return Tracked()
-        names = list(_index_names(index.read_bytes()))
-    except (OSError, ValueError, struct.error, IndexError):
+        data = _file_bytes(index, MAX_INDEX_BYTES)
+        names = list(_index_names(data)) if data is not None else []
+    except (OSError, ValueError, struct.error, IndexError) as error:
+        reason = _reason(error) if isinstance(error, OSError) else "it is damaged"
+        unread[str(index)] = f"the files that it lists are not read if a rule ignores them: {reason}"
         return Tracked()
     files = frozenset(os.path.join(top, name) for name in names)
     folders: set[str] = set()
@@ -230,44 +235,69 @@ def is_ignored(layers: tuple[Layer, ...], path: str, is_folder: bool) -> bool:
     return False
 
 
-def layers_above(root: str) -> tuple[Layer, ...]:
+def layers_above(root: str, unread: Unread) -> tuple[Layer, ...]:
     """Collect the rules that apply to a folder from above: the repository's own and those of parent folders.
 
-    If these rules ignore the folder itself, it was named on purpose and they do not apply.
+    If these rules ignore the folder itself, it was named on purpose and they do not apply. Files that exist and cannot
+    be read are added to ``unread``.
     """
     top = _repository_root(Path(root))
     if top is None:
         return ()
-    layers = _layers_of_file(_own_excludes(top), str(top)) + _layers_of_file(
-        git_folder(top) / "info" / "exclude", str(top)
-    )
+    git = _git_folder(top, unread)
+    layers = _layers_of_file(_own_excludes(git, unread), str(top), unread)
+    if git is not None:
+        layers += _layers_of_file(git / "info" / "exclude", str(top), unread)
     for folder in reversed(Path(root).parents):
         if folder == top or (top in folder.parents and not is_ignored(layers, str(folder), True)):
-            layers += layer_in(str(folder))
+            layers += layer_in(str(folder), unread)
         elif top in folder.parents:
             return ()
     return () if Path(root) != top and is_ignored(layers, root, True) else layers
 
 
-def layer_in(folder: str) -> tuple[Layer, ...]:
-    """Read the rules in a folder's own ignore files."""
-    return _layers_of_file(Path(folder, ".gitignore"), folder)
+def layer_in(folder: str, unread: Unread) -> tuple[Layer, ...]:
+    """Read the rules in a folder's own ignore files; those that exist and cannot be read are added to ``unread``."""
+    return _layers_of_file(Path(folder, ".gitignore"), folder, unread)
 
 
-def _layers_of_file(file: Path, folder: str) -> tuple[Layer, ...]:
-    text = _file_text(file)
+def _layers_of_file(file: Path, folder: str, unread: Unread) -> tuple[Layer, ...]:
+    text = _file_text(file, unread)
     rules = parse_rules(text.removeprefix("\ufeff").split("\n"))
     return (Layer(folder, rules),) if rules else ()
 
 
-def _file_text(file: Path) -> str:
-    """Return the text of a small file, empty if it cannot be read."""
+def _file_text(file: Path, unread: Unread) -> str:
+    """Return the text of a small file, empty if it is missing or, as ``unread`` then says, cannot be used."""
     try:
-        if not file.is_file() or file.stat().st_size > MAX_PATTERN_BYTES:
-            return ""
-        return file.read_text("utf-8", errors="replace")
-    except OSError:
+        data = _file_bytes(file, MAX_PATTERN_BYTES)
+    except OSError as error:
+        unread[str(file)] = f"{NOT_HONOURED}: {_reason(error)}"
         return ""
+    return (data or b"").decode("utf-8", "replace").replace("\r\n", "\n")
+
+
+def _file_bytes(file: Path, most: int) -> bytes | None:
+    """Return the bytes of a file, None if there is no such file; a device, such as /dev/null, is none.
+
+    Raises:
+        OSError: it cannot be read, is too large, or is a pipe or a folder.
+    """
+    try:
+        status = os.stat(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    if stat.S_ISCHR(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file")
+    if status.st_size > most:
+        raise OSError(errno.EFBIG, "it is too large")
+    return file.read_bytes()
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)
 
 
 def _repository_root(root: Path) -> Path | None:
@@ -275,10 +305,11 @@ def _repository_root(root: Path) -> Path | None:
     return next((folder for folder in (root, *root.parents) if os.path.exists(folder / ".git")), None)
 
 
-def tracked_around(root: str) -> Tracked:
+def tracked_around(root: str, unread: Unread) -> Tracked:
     """Return the files git tracks in the repository around a folder; they are read even if a rule matches them."""
     top = _repository_root(Path(root))
-    return Tracked() if top is None else tracked_below(top, git_folder(top, shared=False))
+    git = _git_folder(top, unread, shared=False) if top is not None else None
+    return Tracked() if top is None or git is None else _tracked_below(top, git / "index", unread)
 
 
 def everything_in(folder: str) -> Layer:
@@ -286,19 +317,21 @@ def everything_in(folder: str) -> Layer:
     return Layer(folder, parse_rules(["*"]))
 
 
-def _own_excludes(top: Path) -> Path:
+def _own_excludes(git: Path | None, unread: Unread) -> Path:
     """Return the path of the user's global patterns: ``core.excludesFile``, or git's default."""
-    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "git"
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or user_folder() / ".config") / "git"
     named = None
-    for place in (config / "config", Path.home() / ".gitconfig", git_folder(top) / "config"):
-        named = _excludes_in(place) or named
-    return Path(named).expanduser() if named else config / "ignore"
+    for place in (config / "config", user_folder() / ".gitconfig"):
+        named = _excludes_in(place, {}) or named  # git, too, says nothing of a user's configuration it may not read
+    if git is not None:
+        named = _excludes_in(git / "config", unread) or named
+    return Path(os.path.expanduser(named)) if named else config / "ignore"
 
 
-def _excludes_in(place: Path) -> str | None:
+def _excludes_in(place: Path, unread: Unread) -> str | None:
     """Return ``core.excludesFile`` from a git configuration file."""
     section, found = "", None
-    for line in _file_text(place).split("\n"):
+    for line in _file_text(place, unread).split("\n"):
         line = line.strip()
         if line.startswith("["):
             section = line.strip("[] \t").lower()
@@ -308,8 +341,8 @@ def _excludes_in(place: Path) -> str | None:
     return found
 
 
-def git_folder(top: Path, *, shared: bool = True) -> Path:
-    """Return the folder with a repository's data; ``shared`` means the one common to all worktrees."""
+def _git_folder(top: Path, unread: Unread, *, shared: bool = True) -> Path | None:
+    """Return the folder with a repository's data, None if it cannot be entered; ``shared``: of all its worktrees."""
     git = top / ".git"
     try:
         if git.is_file():  # a worktree or submodule: the file names the real folder, which may point to a shared one
@@ -317,6 +350,10 @@ def git_folder(top: Path, *, shared: bool = True) -> Path:
             common = git / "commondir"
             if shared and common.is_file():
                 git = git / common.read_text("utf-8", errors="replace").strip()
-    except OSError:
-        pass  # its rules cannot be read either
+    except OSError as error:
+        unread[str(top / ".git")] = f"{NOT_HONOURED}: {_reason(error)}"
+        return None
+    if blocked := entry_error(git):
+        unread[str(top / ".git")] = f"{NOT_HONOURED}: {blocked}"
+        return None
     return git

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -62,7 +63,7 @@ class Index:
 
     def ready(self) -> bool:
         """Whether the index has all files of the corpus in their current state."""
-        if self.path.is_file():
+        if os.path.isfile(self.path):
             with contextlib.suppress(sqlite3.Error), contextlib.closing(self._open_database()) as db:
                 return self._passage_ranges(db) is not None
         return False
@@ -87,7 +88,7 @@ class Index:
         """Return the best passages as the toolkit's ``search`` does, or None if the index cannot answer."""
         asked = Query(query)
         terms = asked.terms
-        if _UNSPACED.search(query) or not terms or not self.path.is_file():
+        if _UNSPACED.search(query) or not terms or not os.path.isfile(self.path):
             return None
         try:
             with contextlib.closing(self._open_database()) as db:
@@ -115,7 +116,7 @@ class Index:
 
     def _is_outdated(self) -> bool:
         """Return whether an existing index is mostly stale or unreadable."""
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):
             return False
         live = {document.body.digest() for document in self._corpus.documents}
         try:

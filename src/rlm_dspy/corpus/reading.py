@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 import os
 import re
 import select
@@ -29,6 +30,8 @@ from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, sp
 from rlm_dspy.errors import ConfigurationError, CorpusError
 
 WRITER_SECONDS = 3  # to wait for a writer on a named pipe
+
+logger = logging.getLogger(__name__)
 
 _Path = str | os.PathLike[str]
 
@@ -180,11 +183,15 @@ class _Reader:
             with open(descriptor, "rb") as pipe:
                 waiting = select.poll()
                 waiting.register(descriptor, select.POLLIN)
+                first: bytes | None = b""
                 if not waiting.poll(1_000 * WRITER_SECONDS):
-                    self._found.skip(name, "not a regular file: a named pipe without a writer")
-                    return
+                    first = _read_byte(descriptor)
+                    if first == b"":
+                        self._found.skip(name, "not a regular file: a named pipe without a writer")
+                        return
+                    logger.warning("%s: still waiting for its first byte", name)
                 os.set_blocking(descriptor, True)
-                self._found.add(pipe.read(self._found.limits.file_bytes + 1), name)
+                self._found.add((first or b"") + pipe.read(self._found.limits.file_bytes + 1), name)
         except OSError as error:
             self._found.skip(name, f"unreadable: {error.strerror}")
 
@@ -234,6 +241,14 @@ def _is_pipe(path: str) -> bool:
         return stat.S_ISFIFO(os.stat(path).st_mode)
     except (OSError, ValueError):
         return False
+
+
+def _read_byte(pipe: int) -> bytes | None:
+    """Return the next byte of a pipe, nothing without a writer, None if its writer has written nothing yet."""
+    try:
+        return os.read(pipe, 1)
+    except BlockingIOError:
+        return None
 
 
 def _name_prefix(typed: str) -> str:

@@ -8,6 +8,8 @@ import os
 import sys
 import tempfile
 
+from rlm_dspy.safe_files import write_all
+
 _ADD_SEALS, _ALL_SEALS = 1033, 0x0F
 
 
@@ -44,9 +46,7 @@ class Store:
     def add(self, data: bytes) -> StoredText:
         """Append a text."""
         start = self.size
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.descriptor, view) :]
+        write_all(self.descriptor, data)
         self.size = start + len(data)
         return StoredText(self, start, self.size)
 

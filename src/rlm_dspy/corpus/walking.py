@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from rlm_dspy.corpus.ignore_rules import (
     Layer,
     Rule,
     Tracked,
+    Unread,
     everything_in,
     is_ignored,
     layer_in,
@@ -24,6 +26,9 @@ from rlm_dspy.corpus.ignore_rules import (
 from rlm_dspy.corpus.screening import is_secret, noise_folder, noise_reason
 
 IGNORED = "ignored by .gitignore"
+
+_BACKSLASH_SEPARATES = os.sep == "\\"  # then it is in no name, and in every path
+_ESCAPE = re.compile(r"\\(?:[\\nrt]|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8})")
 
 
 @dataclass(frozen=True)
@@ -53,19 +58,37 @@ class _Folder:
 
 
 def printable_name(name: str) -> str:
-    """Render a file name as one line of valid text, with invalid bytes and control characters escaped."""
-    if name.isprintable():
+    """Render a file name as one line of valid text, with invalid bytes and control characters escaped.
+
+    No two names look the same: where a part of a name has such an escape already, its backslashes are doubled.
+    """
+    if name.isprintable() and "\\" not in name:
         return name
-    return "".join(map(_escaped_letter, _escape_bytes(name)))
+    return "/".join(map(_printable_part, name.split("/")))
+
+
+def _printable_part(part: str) -> str:
+    if part.isprintable() and (_BACKSLASH_SEPARATES or not _ESCAPE.search(part)):
+        return part
+    return "".join(map(_escaped_letter, part))
+
+
+def _escaped_letter(letter: str) -> str:
+    code = ord(letter)
+    if letter == "\\":
+        return letter if _BACKSLASH_SEPARATES else "\\\\"
+    if letter.isprintable():
+        return letter
+    if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    if 0x80 <= code <= 0xFF:  # a character, not such a byte
+        return f"\\u{code:04x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def _escape_bytes(name: str) -> str:
     """Return a file name with its invalid bytes as they are displayed, such as ``\\xe9``."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
-def _escaped_letter(letter: str) -> str:
-    return letter if letter.isprintable() else letter.encode("unicode_escape").decode()
 
 
 def split_glob(path: str) -> tuple[str, str]:
@@ -79,8 +102,9 @@ def split_glob(path: str) -> tuple[str, str]:
 
 def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
     """Yield the files to read below a folder, and the skipped ones; ``only`` restricts them to a glob."""
-    pending = [_Folder(root, "", layers_above(root) if choice.ignore else ())]
-    tracked = tracked_around(root) if choice.ignore else Tracked()
+    unread: Unread = {}
+    pending = [_Folder(root, "", layers_above(root, unread) if choice.ignore else ())]
+    tracked = tracked_around(root, unread) if choice.ignore else Tracked()
     while pending:
         folder = pending.pop()
         try:
@@ -93,7 +117,8 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
         if reason and folder.prefix:
             yield Skipped(printable_name(folder.prefix), reason)
             continue
-        layers = folder.layers + (layer_in(folder.path) if choice.ignore else ())
+        layers = folder.layers + (layer_in(folder.path, unread) if choice.ignore else ())
+        yield from _skipped_rules(root, unread)
         below: list[_Folder] = []
         for entry in entries:
             found = _classify_entry(entry, folder.prefix, layers, choice, only, tracked)
@@ -102,6 +127,20 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
             elif found is not None:
                 yield found
         pending.extend(reversed(below))
+
+
+def _skipped_rules(root: str, unread: Unread) -> Iterator[Skipped]:
+    """Yield git's files that could not be read, and forget them."""
+    for path, reason in unread.items():
+        yield Skipped(printable_name(_relative_name(path, root)), reason)
+    unread.clear()
+
+
+def _relative_name(path: str, root: str) -> str:
+    try:
+        return os.path.relpath(path, root).replace(os.sep, "/")
+    except ValueError:  # another drive of Windows
+        return path
 
 
 def _classify_entry(
@@ -120,7 +159,7 @@ def _classify_entry(
             kind = "file" if entry.is_file(follow_symlinks=False) else "other"
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
-    if not is_folder and not is_wanted(name, choice, only):
+    if not is_folder and not is_wanted(name, choice, only) and not _is_linked_folder(entry):
         return None
     reason = _why_not(entry, name, kind, layers, choice)
     if reason == IGNORED and entry.path in tracked.files:
@@ -132,6 +171,11 @@ def _classify_entry(
     if is_folder:
         return _Folder(entry.path, name + "/", layers)
     return FoundFile(entry.path, printable_name(name))
+
+
+def _is_linked_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a symbolic link to a folder, which may hold wanted files."""
+    return entry.is_symlink() and os.path.isdir(entry.path)
 
 
 def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> bool:

@@ -145,8 +145,12 @@ class RunStore:
         whole = {path.stem for path in paths if path.suffix == ".json"}
         for path in paths:
             if path.suffix == ".json" or path.stem not in whole:
-                with contextlib.suppress(FileNotFoundError):  # another process may clean up, too
+                try:
                     found.append((path.stat().st_mtime, path))
+                except FileNotFoundError:  # another process may clean up, too
+                    continue
+                except OSError as error:
+                    raise RLMError(f"{self.folder} cannot be read: {error.strerror}") from error
         return [path for _, path in sorted(found, reverse=True)]
 
 

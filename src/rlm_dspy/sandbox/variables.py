@@ -14,6 +14,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from rlm_dspy.safe_files import write_all
+
 from .errors import HandoverError
 from .worker import tables, values
 from .worker.wire import MAX_DESCRIPTORS
@@ -66,8 +68,8 @@ def pack(name: str, value: Any) -> Parcel:
         raise HandoverError(f"{name!r} cannot be the name of a variable in the sandbox")
     try:
         return _pack_value(name, value)
-    except (TypeError, ValueError) as error:
-        reason = str(error)
+    except (TypeError, ValueError, OSError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if reason.endswith("border"):
             reason = f"{reason}. {_passable_form(value)}"
         raise HandoverError(f"variable {name!r} cannot be handed to the sandbox: {reason}") from None
@@ -198,10 +200,8 @@ def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview],
     try:
         size = 0
         for chunk in chunks:
-            view = memoryview(chunk)
-            size += len(view)
-            while view:
-                view = view[os.write(descriptor, view) :]
+            size += len(chunk)
+            write_all(descriptor, chunk)
         if pad:
             size += os.write(descriptor, bytes(pad))  # Python's strings end in a null character
         message["size"] = size

@@ -115,7 +115,7 @@ class Zygote:
             self._failure = error
             self.close()
         except (OSError, ValueError) as error:
-            self._failure = InterpreterUnavailableError(f"the sandbox could not be started: {error}")
+            self._failure = InterpreterUnavailableError(f"the sandbox could not be started: {_reason(error)}")
             self.close()
         self._ready.set()
         if self._failure is None:
@@ -322,6 +322,10 @@ class Zygote:
         self._close_descriptors()
         if self._process is not None:
             self._process.returncode = 0  # not our child: never wait for it
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _refuse_few_descriptors() -> None:

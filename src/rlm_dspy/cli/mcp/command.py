@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -13,7 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import click
 
@@ -136,11 +137,24 @@ def _end_questions(questions: Any, terminal: Terminal) -> None:
 def _raised_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt at Ctrl-C and at SIGTERM, which hosts send.
 
-    With Python's own handler asyncio would cancel its tasks instead and wait for the one that reads stdin.
+    With Python's own handler asyncio would cancel its tasks instead and wait for the one that reads stdin. A first
+    signal is raised between two steps of tasks: asyncio would report the task that it interrupted as failed.
     """
+    waiting: list[int] = []
+
+    def raise_interrupt() -> NoReturn:
+        waiting.clear()
+        raise KeyboardInterrupt
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # none runs
+            raise_interrupt()
+        if waiting:
+            raise_interrupt()
+        waiting.append(number)
+        loop.call_soon_threadsafe(raise_interrupt)
 
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.run import Event, Run, Span, Step, SubCall
+from rlm_dspy.safe_files import entry_error
 from rlm_dspy.spans import listening
 
 if TYPE_CHECKING:
@@ -212,7 +214,7 @@ class Questions:
     def _answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> None:
         log = QuestionLog(self.store.folder, self._redactor, asked.id)
         try:
-            with listening(log):
+            with listening(log) if entry_error(self._values.home) is None else nullcontext():
                 found = self._found_answer(asked, question, max_cost)
             answer = found.prediction.get("answer")
             asked.answer = None if answer is None else self._redactor.text(str(answer))
@@ -250,6 +252,8 @@ class Questions:
             return answerer.answer(corpus, question)
 
     def _save_run(self, asked: RunningQuestion, run: Run, log: RunLog) -> None:
+        if settings.has_told_unsaved(self._values.home):
+            return
         try:
             self.store.put(run, self._redactor)
             log.discard()
