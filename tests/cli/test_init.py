@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 import pytest
 
-from rlm_dspy.cli import key_store, reading
+from rlm_dspy.cli import input_paths, key_store
 from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.init import updated_toml
 from servers import local
@@ -197,18 +197,18 @@ class TerminalInput(io.StringIO):
 
 def test_the_folder_is_read_in_a_terminal_without_a_path(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", TerminalInput())
-    assert reading.paths_or_stdin((), Path("/docs")) == ("/docs",)
-    assert reading.paths_or_stdin(("a",), Path("/docs")) == ("a",)
+    assert input_paths.paths_or_stdin((), Path("/docs")) == ("/docs",)
+    assert input_paths.paths_or_stdin(("a",), Path("/docs")) == ("a",)
     with pytest.raises(click.UsageError):
-        reading.paths_or_stdin(())
+        input_paths.paths_or_stdin(())
     monkeypatch.setattr(sys, "stdin", io.StringIO())
-    assert reading.paths_or_stdin((), Path("/docs")) == ("-",)
+    assert input_paths.paths_or_stdin((), Path("/docs")) == ("-",)
 
 
 def test_the_folder_of_the_settings_is_said(run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     place = write("docs/a.md", "The port is 8080.").parent
     monkeypatch.setenv("RLM_DSPY_FOLDER", str(place))
-    monkeypatch.setattr(reading, "paths_or_stdin", lambda paths, folder: paths or (str(folder),))
+    monkeypatch.setattr(input_paths, "paths_or_stdin", lambda paths, folder: paths or (str(folder),))
     result = run("what is the port")
     assert f"reading {place} (the setting folder, environment RLM_DSPY_FOLDER)" in result.err
     assert "8080" in result.out

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from rlm_dspy.cli import logs, out_option, reading, resume, settings
+from rlm_dspy.cli import input_paths, logs, out_option, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.notices import note_daily
@@ -49,13 +49,13 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     may_be_path = " " not in request.question or os.path.lexists(os.path.expanduser(request.question))
     if not request.paths and may_be_path and is_path(request.question):
         raise click.UsageError(f"{request.question!r} is something to read: the question is missing.")
-    paths = reading.paths_or_stdin(request.paths, loaded.settings.folder)
+    paths = input_paths.paths_or_stdin(request.paths, loaded.settings.folder)
     if not request.paths and paths != ("-",):
         terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")
         request = replace(request, paths=paths)
-    corpus = reading.read(paths, request.choice)
+    corpus = input_paths.read(paths, request.choice)
     if written := outputs_below(paths):
-        note_daily(terminal, loaded.settings.home, reading.own_text(written), paths)
+        note_daily(terminal, loaded.settings.home, input_paths.own_text(written), paths)
     _tell_skipped(corpus, terminal)
     _count_skipped(corpus, paths, loaded.settings.home, terminal)
     if request.resumed is not None:
@@ -102,7 +102,7 @@ def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     given = [problem for problem in corpus.problems if problem.given]
     for problem in given[:_MAX_NAMED_PROBLEMS]:
-        terminal.note(f"warning: {reading.told(corpus, problem)}")
+        terminal.note(f"warning: {input_paths.told(corpus, problem)}")
     if len(given) > _MAX_NAMED_PROBLEMS:
         terminal.note(f"warning: problems in {counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
@@ -114,7 +114,7 @@ def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
     # A user who named a large file or folder expects it to be read; other exclusions are normal.
     limited = [one for one in corpus.skipped if one.limited]
     for one in limited[:_MAX_NAMED_FILES]:
-        terminal.note(f"warning: {reading.path_of(corpus, one.name)} is {reading.by_flags(one.reason)}.")
+        terminal.note(f"warning: {input_paths.path_of(corpus, one.name)} is {input_paths.by_flags(one.reason)}.")
     if len(limited) > _MAX_NAMED_FILES:
         terminal.note(f"warning: limits left out {counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from rlm_dspy.cli import exit_codes, logs, out_option, reading, settings
+from rlm_dspy.cli import exit_codes, input_paths, logs, out_option, settings
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.own_outputs import BESIDE_PATTERNS, is_output_or_beside, remember_output
 from rlm_dspy.cli.terminal import Terminal
@@ -61,11 +61,11 @@ def _read_corpus(request: BatchRequest) -> Corpus:
     """Read the paths, excluding the files of questions and answers (answers would change the corpus)."""
     answers = request.answers.resolve()
     named = [path for path in request.paths if not is_output_or_beside(Path(path).resolve(), answers)]
-    leave = reading.leaving_out(answers, named)
+    leave = input_paths.leaving_out(answers, named)
     leave += [f"{pattern}{beside}" for pattern in leave for beside in BESIDE_PATTERNS]
     if request.questions != "-":
-        leave += reading.leaving_out(Path(request.questions), named)
-    return reading.read(named, {**request.choice, "exclude": (*request.choice["exclude"], *leave)})
+        leave += input_paths.leaving_out(Path(request.questions), named)
+    return input_paths.read(named, {**request.choice, "exclude": (*request.choice["exclude"], *leave)})
 
 
 def read_questions(place: str) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ import click
 import dspy
 
 from rlm_dspy import safe_files
-from rlm_dspy.cli import conversation, exit_codes, logs, model_choice, out_option, reading, settings, trace
+from rlm_dspy.cli import conversation, exit_codes, input_paths, logs, model_choice, out_option, settings, trace
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.conversation import AnsweredQuestion, Conversation, ConversationFile
 from rlm_dspy.cli.line_editing import line_editing
@@ -159,7 +159,7 @@ class Chat:
         paths = paths or self._conversation.paths
         self._conversation.paths = tuple(map(_absolute_path, paths))
         self._conversation.choice = _given_options(self._choice)
-        self._corpus = reading.read(paths, self._choice)
+        self._corpus = input_paths.read(paths, self._choice)
         self._note_other_files()
         settings.export_for(loaded, terminal)
         self._spent = Usage()
@@ -302,7 +302,7 @@ class Chat:
             paths = shlex.split(rest)
             if not paths or "-" in paths:
                 raise click.UsageError("/add needs paths: /add report.pdf notes/")
-            more = reading.read(paths, self._choice)
+            more = input_paths.read(paths, self._choice)
         except (RLMError, click.UsageError, ValueError) as error:
             self._terminal.error(str(error))
             return

@@ -442,8 +442,8 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     if "-" in paths:
         raise click.UsageError("stdin cannot be used: the questions refer to files by path. Save it to a file first.")
 
+    from rlm_dspy.cli.input_paths import leaving_out
     from rlm_dspy.cli.own_outputs import remember_output
-    from rlm_dspy.cli.reading import leaving_out
     from rlm_dspy.tuning import data, file_questions
 
     folder = out.resolve().parent

@@ -18,7 +18,7 @@ import click
 import dspy
 
 from rlm_dspy import lms, safe_files
-from rlm_dspy.cli import exit_codes, key_store, reading, settings
+from rlm_dspy.cli import exit_codes, input_paths, key_store, settings
 from rlm_dspy.cli.home_files import user_toml
 from rlm_dspy.cli.keys import check_key, read_secret
 from rlm_dspy.cli.terminal import Terminal
@@ -262,7 +262,7 @@ def _test_model(model: str, terminal: Terminal) -> bool:
 
 def _read_folder(folder: Path, terminal: Terminal) -> Corpus | None:
     try:
-        corpus = reading.read([str(folder)], NO_CHOICE)
+        corpus = input_paths.read([str(folder)], NO_CHOICE)
     except CorpusError as error:
         terminal.note(f"failure  {error}")
         return None

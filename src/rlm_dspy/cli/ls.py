@@ -32,8 +32,8 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     Without a PATH, list the current folder.
     """
+    from rlm_dspy.cli.input_paths import own_text, read
     from rlm_dspy.cli.own_outputs import outputs_below
-    from rlm_dspy.cli.reading import own_text, read
 
     paths = paths or (".",)
     corpus = read(paths, choice)
@@ -54,7 +54,7 @@ def _listing_facts(corpus: Corpus) -> dict[str, Any]:
 
 
 def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
-    from rlm_dspy.cli.reading import path_of
+    from rlm_dspy.cli.input_paths import path_of
 
     for document in corpus.documents:
         yield {
@@ -68,7 +68,7 @@ def _file_rows(corpus: Corpus) -> Iterator[dict[str, Any]]:
 
 
 def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
-    from rlm_dspy.cli.reading import by_flags, path_of
+    from rlm_dspy.cli.input_paths import by_flags, path_of
 
     return ({"path": path_of(corpus, item.name), "reason": by_flags(item.reason)} for item in corpus.skipped)
 

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.cli import exit_codes, model_choice, out_option, reading, resume, settings
+from rlm_dspy.cli import exit_codes, input_paths, model_choice, out_option, resume, settings
 from rlm_dspy.cli.ask_request import AskRequest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.cli.notices import note_daily
@@ -245,7 +245,7 @@ class Asking:
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
         told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         files = counted_noun(len(missed), "file")
-        first = reading.told(self.corpus, missed[0])
+        first = input_paths.told(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
 
     def _answerer(self, watch: Callable[[Event], None], chosen: model_choice.Chosen, tools: Sequence[Any]) -> Answerer:

@@ -18,7 +18,7 @@ from typing import Any, Literal, NoReturn
 
 import click
 
-from rlm_dspy.cli import exit_codes, logs, reading, settings
+from rlm_dspy.cli import exit_codes, input_paths, logs, settings
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError
@@ -89,7 +89,7 @@ def serve_files(
     terminal.redactor.learn(tokens)
     logs.configure(terminal)
     settings.export_for(loaded, terminal)
-    files = FileTools(lambda: reading.read(paths, choice), terminal.redactor)
+    files = FileTools(lambda: input_paths.read(paths, choice), terminal.redactor)
     questions = Questions(loaded.settings, lambda: files.corpus, terminal.redactor)
 
     def estimate() -> float | None:
