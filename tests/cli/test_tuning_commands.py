@@ -198,7 +198,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
 def test_optimize_names_each_model_whose_price_is_unknown(run: Callable, home: Path, room: Classroom) -> None:
     data = str(write_class(home / "tags.jsonl", 8, 7))
     models = ("--prompt-model", f"openai/{TEACHER}", "--sub-model", "openai/gpt-4o-mini", "--max-iters", "1")
-    result = run("optimize", data, *models, "--max-cost", "1", "--max-calls", "200", "--optimizer", "bootstrap")
+    result = run("optimize", data, *models, "--max-cost", "1", "--max-calls", "400", "--optimizer", "gepa")
     assert f"the price of openai/{TEACHER} is unknown, so only --max-calls limits it" in result.err
     assert "the price of openai/gpt-4o-mini" not in result.err
     assert "the price of offline" not in result.err

@@ -278,7 +278,7 @@ def _file_text(file: Path, unread: Unread) -> str:
 
 
 def _file_bytes(file: Path, most: int) -> bytes | None:
-    """Return the bytes of a file, None if there is no such file; a device, such as /dev/null, is none.
+    """Return the bytes of a file, None if there is no such file; a device, such as /dev/null, counts as none.
 
     Raises:
         OSError: it cannot be read, is too large, or is a pipe or a folder.
