@@ -100,11 +100,11 @@ def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
 
 
 def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
-    given = [problem for problem in corpus.problems if problem.given]
-    for problem in given[:_MAX_NAMED_PROBLEMS]:
+    named = [problem for problem in corpus.problems if problem.given]
+    for problem in named[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {input_paths.told(corpus, problem)}")
-    if len(given) > _MAX_NAMED_PROBLEMS:
-        terminal.note(f"warning: problems in {counted_noun(len(given) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
+    if len(named) > _MAX_NAMED_PROBLEMS:
+        terminal.note(f"warning: problems in {counted_noun(len(named) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]
     if others:
         terminal.note(

@@ -81,12 +81,12 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
         raise CorpusError(f"{place} cannot be read: {error.strerror}. Name a JSONL file of questions.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{place} is not UTF-8 (at byte {error.start}). Save it as UTF-8.") from error
-    found = False
+    is_any = False
     for number, line in enumerate(lines, 1):
         if line.strip():
-            found = True
+            is_any = True
             yield _parse_question(line, f"{place}:{number}")
-    if not found:
+    if not is_any:
         raise CorpusError(f"{place} contains no questions. {QUESTION_FORMAT}")
 
 

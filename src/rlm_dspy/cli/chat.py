@@ -101,8 +101,8 @@ class ChatTurn(Asking):
     ) -> None:
         super().__init__(request, terminal, values, corpus)
         self._discussion = discussion
-        told = dspy.InputField(desc="earlier questions and answers, oldest first")
-        self.signature = self.signature.append("history", told, type_=dspy.History)
+        earlier = dspy.InputField(desc="earlier questions and answers, oldest first")
+        self.signature = self.signature.append("history", earlier, type_=dspy.History)
 
     def asked_facts(self, chosen: model_choice.Chosen) -> None:
         """Record nothing to resume: a question of a conversation depends on the earlier ones."""

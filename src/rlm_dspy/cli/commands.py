@@ -234,9 +234,9 @@ def mcp(terminal: Terminal, /, paths: tuple[str, ...], print_config: str | None,
     from rlm_dspy.cli.mcp import command
 
     command.check_paths(paths)
-    given = given_options(click.get_current_context(), ["host", "port", "origins"])
-    if given and options["transport"] != "http":
-        raise click.UsageError(f"{given[0]} belongs to --transport http.")
+    ignored = given_options(click.get_current_context(), ["host", "port", "origins"])
+    if ignored and options["transport"] != "http":
+        raise click.UsageError(f"{ignored[0]} belongs to --transport http.")
     if print_config and options["transport"] == "http":
         raise click.UsageError("--print-config is for --transport stdio: over HTTP, hosts take the server's address.")
     if print_config:
@@ -449,10 +449,10 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
     folder = out.resolve().parent
     context = {"files": [os.path.relpath(Path(path).resolve(), folder) for path in paths]}
     # The questions, and what optimize makes of them by default, are not among the files that they are about.
-    if leave := [*leaving_out(out, paths), *(f"{made}-*/" for made in leaving_out(out.with_suffix(""), paths))]:
+    if leave := [*leaving_out(out, paths), *(f"{place}-*/" for place in leaving_out(out.with_suffix(""), paths))]:
         context["exclude"] = leave
-    made = file_questions.make_questions(data.context(context, folder), count, seed=seed)
-    rows = [question.row(number, context) for number, question in enumerate(made)]
+    questions = file_questions.make_questions(data.context(context, folder), count, seed=seed)
+    rows = [question.row(number, context) for number, question in enumerate(questions)]
     try:
         data.write(out, rows)
     except OSError as error:

@@ -31,13 +31,13 @@ def complete_model(ctx: click.Context, param: click.Parameter, incomplete: str) 
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return ``last`` and the ids of the newest runs."""
-    found = []
+    items = []
     with contextlib.suppress(OSError), os.scandir(home_folder() / "runs") as entries:
         for entry in entries:
             name, dot, suffix = entry.name.partition(".")
             if dot and suffix in {"json", "jsonl"}:
-                found.append((-entry.stat().st_mtime, name))
-    ids = [name for _, name in sorted(found)][:MAX_RUNS]
+                items.append((-entry.stat().st_mtime, name))
+    ids = [name for _, name in sorted(items)][:MAX_RUNS]
     return [CompletionItem(name) for name in ("last", *ids) if name.startswith(incomplete)]
 
 

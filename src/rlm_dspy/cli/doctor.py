@@ -106,12 +106,12 @@ def _check_versions() -> Iterator[DiagnosisLine]:
 def _version_mismatch(wanted: Requirement) -> tuple[str, str] | None:
     fix = f"pip install '{wanted}'"
     try:
-        found = metadata.version(wanted.name)
+        installed = metadata.version(wanted.name)
     except metadata.PackageNotFoundError:
         return f"{wanted.name} is not installed", fix
-    if wanted.specifier.contains(found, prereleases=True):
+    if wanted.specifier.contains(installed, prereleases=True):
         return None
-    return f"{wanted.name} {found} is installed, {wanted.specifier} is required", fix
+    return f"{wanted.name} {installed} is installed, {wanted.specifier} is required", fix
 
 
 def current_platform() -> PlatformFacts:
@@ -137,15 +137,15 @@ def platform_line(facts: PlatformFacts) -> DiagnosisLine:
     if choice.backend == "refuse":
         return DiagnosisLine("warning", f"{where}, no strong sandbox: {choice.reason}", "Use x86-64 or aarch64.")
     deno = "Deno is installed" if facts.has_deno else "it needs Deno, which is not installed"
-    told = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
-    return DiagnosisLine("warning", told, NO_NATIVE)
+    message = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
+    return DiagnosisLine("warning", message, NO_NATIVE)
 
 
 def _macos_line(where: str, facts: PlatformFacts) -> DiagnosisLine:
     if not facts.has_sandbox_exec:
         return DiagnosisLine("failure", f"{where}, but {policy.SANDBOX_EXEC} is missing", "Run it in Docker.")
-    told = f"{where}, sandbox-exec (Seatbelt), which was never tested on a Mac"
-    return DiagnosisLine("warning", told, "Docker has the tested sandbox.")
+    message = f"{where}, sandbox-exec (Seatbelt), which was never tested on a Mac"
+    return DiagnosisLine("warning", message, "Docker has the tested sandbox.")
 
 
 def _check_sandbox() -> Iterator[DiagnosisLine]:
@@ -174,8 +174,8 @@ def _check_keys(places: Mapping[str, str]) -> Iterator[DiagnosisLine]:
 
 
 def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
-    for told, advice in settings.blocked_folders(home):
-        yield DiagnosisLine("warning", told, advice)
+    for problem, advice in settings.blocked_folders(home):
+        yield DiagnosisLine("warning", problem, advice)
     dspy_cache = os.environ.get("DSPY_CACHEDIR") or str(safe_files.user_folder() / ".dspy_cache")
     places = dict.fromkeys([home, safe_files.cache_folder(), Path(dspy_cache)])
     sizes = [f"{place} {_folder_size(place) / 1e6:,.1f} MB" for place in places]
@@ -213,9 +213,9 @@ def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
                 "ok", f"no Ollama answers at {base}", "Start it (ollama serve) or set OLLAMA_HOST to use it."
             )
     if not choice.model.startswith("groq/"):
-        given = bool(os.environ.get("GROQ_API_KEY", "").strip())
-        use = f"Use it with -m {GROQ_MODEL}." if given else "Set it to use Groq."
-        yield DiagnosisLine("ok", f"GROQ_API_KEY is {'set' if given else 'not set'}", use)
+        has_key = bool(os.environ.get("GROQ_API_KEY", "").strip())
+        use = f"Use it with -m {GROQ_MODEL}." if has_key else "Set it to use Groq."
+        yield DiagnosisLine("ok", f"GROQ_API_KEY is {'set' if has_key else 'not set'}", use)
 
 
 def _check_model(choice: ModelChoice, values: settings.Settings) -> Iterator[DiagnosisLine]:

@@ -227,23 +227,25 @@ def _cache_notice(rows: list[Row]) -> str:
 
 
 def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], model: str) -> int:
-    made = report.compare_sides(rows)
+    by_side = report.compare_sides(rows)
     if request.as_json:
-        whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": made}
+        whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": by_side}
         whole["rows"] = [row.model_dump() for row in rows]
         terminal.answer_json(whole)
     else:
         terminal.answer(
-            "\n".join(render.table_lines(report.figure_cells(made), right=frozenset(range(1, len(made) + 1))))
+            "\n".join(render.table_lines(report.figure_cells(by_side), right=frozenset(range(1, len(by_side) + 1))))
         )
-        if by := report.task_cells(made):
-            terminal.answer("\n" + "\n".join(render.table_lines(by, right=frozenset(range(1, len(made) + 1)))))
-        for line in report.differences(made):
+        if by := report.task_cells(by_side):
+            terminal.answer("\n" + "\n".join(render.table_lines(by, right=frozenset(range(1, len(by_side) + 1)))))
+        for line in report.differences(by_side):
             terminal.answer(f"\n{line}")
     for status, ended in (("failed", "failed"), ("stopped", "ended without an answer")):
-        found = [row for row in rows if row.status == status]
-        if found:
-            terminal.error(f"{len(found)} of {len(rows)} questions {ended}; the first, {found[0].id}: {found[0].error}")
+        matching = [row for row in rows if row.status == status]
+        if matching:
+            terminal.error(
+                f"{len(matching)} of {len(rows)} questions {ended}; the first, {matching[0].id}: {matching[0].error}"
+            )
     has_answer = any(row.status in ("submitted", "extracted") for row in rows)
     return exit_codes.ANSWERED if has_answer else exit_codes.FAILED
 

@@ -50,5 +50,5 @@ def code_of(kind: str) -> int:
     return _code_of_class(getattr(errors, kind, RLMError))
 
 
-def _code_of_class(found: type[RLMError]) -> int:
-    return next((number for kind, number in _BY_ERROR if issubclass(found, kind)), FAILED)
+def _code_of_class(error_class: type[RLMError]) -> int:
+    return next((number for kind, number in _BY_ERROR if issubclass(error_class, kind)), FAILED)

@@ -93,10 +93,10 @@ def set_up(terminal: Terminal) -> int:
 
 def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
     """Ask for a model or a server until one works or the user keeps it anyway."""
-    found = list_models(os.environ).rows
-    for row in found[:MAX_OFFERED]:
+    listed = list_models(os.environ).rows
+    for row in listed[:MAX_OFFERED]:
         terminal.note(f"found    {row.name} ({row.provider})")
-    suggested = found[0].name if is_free and choice.offline and found else choice.model
+    suggested = listed[0].name if is_free and choice.offline and listed else choice.model
     before = dict(os.environ)
     while True:
         os.environ.clear()
@@ -185,12 +185,12 @@ def _key_variable(model: str) -> str:
 
 def _server_setting(model: str) -> dict[str, str]:
     """Return the setting with the address of a model's server, if a setting can hold it."""
-    found = {}
+    addresses = {}
     if model.startswith(OLLAMA):
-        found["ollama_host"] = os.environ.get("OLLAMA_HOST", "")
+        addresses["ollama_host"] = os.environ.get("OLLAMA_HOST", "")
     if model.startswith(OPENAI):
-        found["openai_api_base"] = chosen_address(OPENAI, None) or ""
-    return {name: address for name, address in found.items() if address and not settings.is_of_project(address)}
+        addresses["openai_api_base"] = chosen_address(OPENAI, None) or ""
+    return {name: address for name, address in addresses.items() if address and not settings.is_of_project(address)}
 
 
 def _tell_address(chosen: ModelAnswer, terminal: Terminal) -> None:
@@ -290,10 +290,10 @@ def _possible_questions(texts: dict[str, str]) -> Iterator[str]:
     for name, text in texts.items():
         if name.endswith(".csv"):
             yield from _table_question(text)
-        if found := _DEFINITION.search(text):
-            yield f"Where is {found[1]} defined?"
-        if found := _HEADING.search(text):
-            yield f"What does it say about {found[1]}?"
+        if match := _DEFINITION.search(text):
+            yield f"Where is {match[1]} defined?"
+        if match := _HEADING.search(text):
+            yield f"What does it say about {match[1]}?"
     for text in texts.values():
         words = sorted(set(_WORD.findall(text)), key=lambda word: (-len(word), word))
         if words:

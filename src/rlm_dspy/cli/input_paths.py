@@ -71,22 +71,22 @@ def _pattern_below(place: Path, path: str, paths: Sequence[str]) -> list[str]:
     """Return the pattern of a file below one of the paths, unless another path has a file of that name."""
     if "://" in path or path == "-":
         return []
-    found = leaving_out(place, [path])
+    patterns = leaving_out(place, [path])
     root = Path(os.path.expanduser(path)).resolve()
     for other in paths:
         top = Path(os.path.expanduser(other)).resolve()
-        if found and "://" not in other and top != root and place.is_relative_to(root):
+        if patterns and "://" not in other and top != root and place.is_relative_to(root):
             twin = top / place.relative_to(root)
             if os.path.exists(twin) and twin != place:
                 return []
-    return found
+    return patterns
 
 
-def by_flags(told: str) -> str:
+def by_flags(text: str) -> str:
     """Replace parameter names in a message by the names of the flags."""
     for name, flag in _FLAGS.items():
-        told = told.replace(name, flag)
-    return told
+        text = text.replace(name, flag)
+    return text
 
 
 def told(read: corpus.Corpus, problem: Problem) -> str:
@@ -101,8 +101,8 @@ def path_of(read: corpus.Corpus, name: str) -> str:
 
 def _read_limits(choice: Mapping[str, Any]) -> dict[str, int]:
     units = {"max_file_mb": ("max_file_bytes", 1e6), "max_files": ("max_files", 1), "max_gb": ("max_bytes", 1e9)}
-    given = ((units[name], choice[name]) for name in units if choice.get(name) is not None)
-    return {name: max(1, round(value * unit)) for (name, unit), value in given}
+    limits = ((units[name], choice[name]) for name in units if choice.get(name) is not None)
+    return {name: max(1, round(value * unit)) for (name, unit), value in limits}
 
 
 def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:

@@ -63,14 +63,14 @@ def stored_keys(environ: Mapping[str, str]) -> tuple[StoredKey, ...]:
         ConfigurationError: the file or the keyring cannot be read.
     """
     kept = _read_file()
-    found = []
+    stored = []
     for name, value in kept["keys"].items():
         if not environ.get(name):
-            found.append(StoredKey(name, value, str(keys_file())))
+            stored.append(StoredKey(name, value, str(keys_file())))
     for name in kept["in_keyring"]:
         if not environ.get(name):
-            found.append(StoredKey(name, _read_keyring(name), KEYRING))
-    return tuple(found)
+            stored.append(StoredKey(name, _read_keyring(name), KEYRING))
+    return tuple(stored)
 
 
 def key_places() -> dict[str, str]:

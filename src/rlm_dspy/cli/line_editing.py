@@ -45,16 +45,16 @@ def line_editing(history: Path, commands: Sequence[str]) -> Iterator[None]:
 def completions(line: str, word: str, commands: Sequence[str]) -> list[str]:
     """Return what ``word``, the last of ``line``, may become: a command at its start, a path after some commands."""
     if line.startswith(PATH_COMMANDS):
-        found = sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*"))
-        for place, path in enumerate(found):
+        paths = sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*"))
+        for place, path in enumerate(paths):
             if os.path.isdir(path):
-                found[place] = f"{path}/"
-        return found
+                paths[place] = f"{path}/"
+        return paths
     if line == word and word.startswith("/"):
         return [f"{command} " for command in commands if command.startswith(word)]
     return []
 
 
 def _nth_completion(word: str, state: int, commands: Sequence[str]) -> str | None:
-    found = completions(readline.get_line_buffer()[: readline.get_endidx()], word, commands)
-    return found[state] if state < len(found) else None
+    choices = completions(readline.get_line_buffer()[: readline.get_endidx()], word, commands)
+    return choices[state] if state < len(choices) else None

@@ -37,8 +37,8 @@ class PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Render the record with its extras, with secrets masked."""
         line = super().format(record)
-        if given := extra_fields(record):
-            line += " " + " ".join(f"{name}={value!r}" for name, value in self._redactor.named(given).items())
+        if extra := extra_fields(record):
+            line += " " + " ".join(f"{name}={value!r}" for name, value in self._redactor.named(extra).items())
         return printable_text(self._redactor.text(line))
 
 

@@ -37,33 +37,33 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     env = dict(os.environ)
     if loaded.settings.model:  # a file may name it
         env["RLM_DSPY_MODEL"] = loaded.settings.model
-    found = list_models(env, everything=everything)
-    keep_names(loaded.settings.home, [row.name for row in found.rows])
+    listing = list_models(env, everything=everything)
+    keep_names(loaded.settings.home, [row.name for row in listing.rows])
     if loaded.settings.model:
-        found = replace(found, choice=replace(found.choice, reason=f"named by {loaded.settings.named_by}"))
+        listing = replace(listing, choice=replace(listing.choice, reason=f"named by {loaded.settings.named_by}"))
     if as_json:
-        terminal.answer_json(_listing_facts(found))
+        terminal.answer_json(_listing_facts(listing))
         return
-    _print_models(found, terminal)
+    _print_models(listing, terminal)
 
 
-def _listing_facts(found: Listing) -> dict[str, Any]:
-    rows = [{**asdict(row), "default": row.name == found.choice.model} for row in found.rows]
-    return {"default": asdict(found.choice), "models": rows, "notes": list(found.notes)}
+def _listing_facts(listing: Listing) -> dict[str, Any]:
+    rows = [{**asdict(row), "default": row.name == listing.choice.model} for row in listing.rows]
+    return {"default": asdict(listing.choice), "models": rows, "notes": list(listing.notes)}
 
 
-def _print_models(found: Listing, terminal: Terminal) -> None:
+def _print_models(listing: Listing, terminal: Terminal) -> None:
     from rlm_dspy.report import render
 
-    if found.rows:
+    if listing.rows:
         head = ["", "model", "window", "size", "in $/M", "out $/M"]
-        rows = [_table_row(row, found.choice.model) for row in found.rows]
+        rows = [_table_row(row, listing.choice.model) for row in listing.rows]
         terminal.answer("\n".join(render.table_lines([head, *rows], right=frozenset({2, 3, 4, 5}))))
-    for note in found.notes:
+    for note in listing.notes:
         terminal.note(note)
-    if not found.rows:
+    if not listing.rows:
         terminal.note("`rlm-dspy init` sets a model or a server's address; `rlm-dspy models --all` lists known models.")
-    terminal.answer(f"default: {found.choice.model} ({found.choice.reason})")
+    terminal.answer(f"default: {listing.choice.model} ({listing.choice.reason})")
 
 
 def _table_row(row: ModelRow, default: str) -> list[str]:

@@ -61,8 +61,8 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
     if request.max_cost is not None and not request.max_cost > 0:
         raise click.UsageError("--max-cost must be greater than 0.")
     if request.prompt_model and request.optimizer == "bootstrap":
-        told = "--prompt-model does nothing with --optimizer bootstrap, which proposes no instructions."
-        raise click.UsageError(told)
+        message = "--prompt-model does nothing with --optimizer bootstrap, which proposes no instructions."
+        raise click.UsageError(message)
     required = optimization.OPTIMIZERS[request.optimizer].required_modules
     missing = [name for name in required if util.find_spec(name) is None]
     if missing:
@@ -101,12 +101,14 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         terminal.note("cancelled; nothing was spent.")
         return exit_codes.FAILED
     is_new = not os.path.exists(job.folder)
-    made = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
+    optimizing = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
     if is_new:  # a folder of the user's has other files
         remember_output(job.folder)
-    if made.shared_budget.calls:
-        terminal.note(f"resuming: {counted_noun(made.shared_budget.calls, 'call')} already paid for, not repeated.")
-    return write_reports(request, terminal, job, made.run())
+    if optimizing.shared_budget.calls:
+        terminal.note(
+            f"resuming: {counted_noun(optimizing.shared_budget.calls, 'call')} already paid for, not repeated."
+        )
+    return write_reports(request, terminal, job, optimizing.run())
 
 
 def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
@@ -121,18 +123,18 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
     shares = {(False, False): (0.4, 0.3, 0.3), (True, False): (0.6, 0.4), (False, True): (0.5, 0.5), (True, True): (1,)}
     metrics.check_answers([*rows, *(val or ()), *(test or ())], request.metric)
     own = iter(data.split(rows, shares[val is not None, test is not None], seed=request.seed))
-    made = [next(own)]
-    made.append(next(own) if val is None else val)
-    made.append(next(own) if test is None else test)
+    parts = [next(own)]
+    parts.append(next(own) if val is None else val)
+    parts.append(next(own) if test is None else test)
     seen: dict[str, tuple[str, str]] = {}
-    for name, part in zip(("train", "val", "test"), made, strict=True):
+    for name, part in zip(("train", "val", "test"), parts, strict=True):
         for example in part:
             for key in (str(example.id), data.inputs_key(example)):
                 other, known = seen.setdefault(key, (name, str(example.id)))
                 if other != name:
                     same = "" if known == str(example.id) else f", as {known},"
                     raise ConfigurationError(f"question {example.id} is in {name} and{same} in {other} too")
-    return made
+    return parts
 
 
 def _load_part(name: str, path: Path, request: OptimizeRequest) -> list[dspy.Example]:
@@ -167,52 +169,52 @@ def confirm_spending(request: OptimizeRequest) -> bool:
 
 
 def write_reports(
-    request: OptimizeRequest, terminal: Terminal, job: optimization.OptimizationJob, found: optimization.Outcome
+    request: OptimizeRequest, terminal: Terminal, job: optimization.OptimizationJob, outcome: optimization.Outcome
 ) -> int:
     """Write the reports and print the result."""
-    made = report.outcome_report(job, found)
+    result = report.outcome_report(job, outcome)
     clean = terminal.redactor
-    (job.folder / "report.json").write_text(json_output.redacted_json(made, clean, indent=2) + "\n", encoding="utf-8")
-    (job.folder / "report.md").write_text(clean.text(report.report_markdown(made)), encoding="utf-8")
-    page = report.outcome_page(clean.value(made), data=clean.text(str(request.data)))
+    (job.folder / "report.json").write_text(json_output.redacted_json(result, clean, indent=2) + "\n", encoding="utf-8")
+    (job.folder / "report.md").write_text(clean.text(report.report_markdown(result)), encoding="utf-8")
+    page = report.outcome_page(clean.value(result), data=clean.text(str(request.data)))
     (job.folder / "report.html").write_text(page, encoding="utf-8")
-    (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, made, found)), encoding="utf-8")
+    (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, result, outcome)), encoding="utf-8")
     if request.as_json:
-        terminal.answer_json({**made, "folder": str(job.folder)})
+        terminal.answer_json({**result, "folder": str(job.folder)})
     else:
-        for line in result_lines(made):
+        for line in result_lines(result):
             terminal.answer(line)
     terminal.note(f"{job.folder}/program.json, card.md, report.html, report.md, report.json, log.txt")
-    everything: Sequence[Any] = [*found.before, *found.after]
+    everything: Sequence[Any] = [*outcome.before, *outcome.after]
     failed = [row for row in everything if row.status == "failed"]
     if failed and len(failed) == len(everything):
         terminal.error(f"every question failed; the first: {failed[0].error}")
         return exit_codes.FAILED
-    for line in report.failure_lines(made):
+    for line in report.failure_lines(result):
         terminal.note(f"warning: {line}")
-    if found.ended == FAILURES:
+    if outcome.ended == FAILURES:
         terminal.note("stopped, because too many questions failed; continue with --resume.")
         return exit_codes.FAILED
-    if found.ended != FINISHED:
-        terminal.note(f"stopped by {found.ended}; continue with --resume and a higher limit.")
+    if outcome.ended != FINISHED:
+        terminal.note(f"stopped by {outcome.ended}; continue with --resume and a higher limit.")
         return exit_codes.BUDGET
     return exit_codes.ANSWERED
 
 
-def card_of(request: OptimizeRequest, made: dict[str, Any], found: optimization.Outcome) -> str:
+def card_of(request: OptimizeRequest, result: dict[str, Any], outcome: optimization.Outcome) -> str:
     """Return the card of the program."""
     signature = contenders.signature()
-    asked: Any = getattr(found.program, "signature", signature)
+    asked: Any = getattr(outcome.program, "signature", signature)
     digest = hashlib.sha256(request.data.read_bytes()).hexdigest()
     return program_folder.card_text(
-        made, task=str(signature.instructions), signature=asked.signature, data_digest=digest
+        result, task=str(signature.instructions), signature=asked.signature, data_digest=digest
     )
 
 
-def result_lines(made: dict[str, Any]) -> list[str]:
+def result_lines(result: dict[str, Any]) -> list[str]:
     """Return the result as three lines."""
-    cost = "unknown cost" if made["cost"] is None else f"${made['cost']:.4f}"
+    cost = "unknown cost" if result["cost"] is None else f"${result['cost']:.4f}"
     return [
-        *(f"{name}  {report.score_interval_text(made[name])}" for name in ("before", "after")),
-        f"gain    {report.gain_text(made['gain'])}; {counted_noun(made['calls'], 'call')}, {cost}",
+        *(f"{name}  {report.score_interval_text(result[name])}" for name in ("before", "after")),
+        f"gain    {report.gain_text(result['gain'])}; {counted_noun(result['calls'], 'call')}, {cost}",
     ]

@@ -280,10 +280,10 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
     if b"\0" in data and not null:
         raise click.UsageError(f"--files-from {source} has NULs: add -0 if its paths end with NUL, as in find -print0.")
     paths = data.split(b"\0") if null else data.splitlines()
-    found = tuple(os.fsdecode(path) for path in paths if path.strip())
-    if not found:
+    listed = tuple(os.fsdecode(path) for path in paths if path.strip())
+    if not listed:
         raise click.UsageError(f"--files-from {source} lists no paths.")
-    return found
+    return listed
 
 
 def check_deadline(options: dict[str, Any]) -> None:
@@ -298,12 +298,12 @@ def check_deadline(options: dict[str, Any]) -> None:
 
 def given_options(ctx: click.Context, names: Sequence[str] = ()) -> list[str]:
     """Return the options of a command that its arguments have, as they are written; ``names`` limits them."""
-    found = []
+    spellings = []
     for param in ctx.command.params:
         wanted = isinstance(param, click.Option) and (not names or param.name in names)
         if wanted and ctx.get_parameter_source(str(param.name)) == click.core.ParameterSource.COMMANDLINE:
-            found.append(longest_spelling(param))
-    return found
+            spellings.append(longest_spelling(param))
+    return spellings
 
 
 def longest_spelling(param: click.Parameter) -> str:

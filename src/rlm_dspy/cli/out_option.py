@@ -86,12 +86,12 @@ def output_names(out: str) -> list[str]:
         click.UsageError: the outputs are malformed, or a name cannot be used.
     """
     if is_schema(out):
-        found = list(_parse_schema(out)["properties"])
-        for name in found:
+        names = list(_parse_schema(out)["properties"])
+        for name in names:
             if not name.isidentifier() or keyword.iskeyword(name):
                 raise click.UsageError(f"--out {name!r} cannot be the name of an output: it is not a Python name.")
             _check_name(name)
-        return found
+        return names
     return _fragment_names(out)
 
 
@@ -124,14 +124,14 @@ def _fragment_names(out: str) -> list[str]:
     plain = function.args
     if plain.vararg or plain.kwarg or plain.kwonlyargs or plain.posonlyargs or plain.defaults:
         raise click.UsageError(f"--out {out!r} may contain only names and types. {FORM}")
-    found = [argument.arg for argument in plain.args]
-    if not found:
+    names = [argument.arg for argument in plain.args]
+    if not names:
         raise click.UsageError(f"--out names no output. {FORM}")
-    for name in found:
-        if found.count(name) > 1:
+    for name in names:
+        if names.count(name) > 1:
             raise click.UsageError(f"--out names {name!r} twice. Give each output its own name.")
         _check_name(name)
-    return found
+    return names
 
 
 def _check_name(name: str) -> None:
@@ -163,8 +163,8 @@ def ask_signature(out: str) -> Any:
         "question": (str, dspy.InputField()),
     }
     kinds = _schema_types(out) if is_schema(out) else _fragment_types(out)
-    for name, (kind, told) in kinds.items():
-        fields[name] = (kind, dspy.OutputField(desc=told or _field_description(name, len(names))))
+    for name, (kind, description) in kinds.items():
+        fields[name] = (kind, dspy.OutputField(desc=description or _field_description(name, len(names))))
     fields[EVIDENCE] = (
         list[Evidence],
         dspy.OutputField(desc="short passages copied word for word from the context that prove the answer"),
@@ -183,7 +183,7 @@ def _schema_types(out: str) -> dict[str, tuple[Any, str]]:
     schema = _parse_schema(out)
     reader = SchemaReader(schema)
     required = schema.get("required") or schema["properties"]
-    found = {}
+    kinds = {}
     for name, one in schema["properties"].items():
         try:
             kind = reader.type_of(one, name)
@@ -193,8 +193,8 @@ def _schema_types(out: str) -> dict[str, tuple[Any, str]]:
             kind = kind | None
         limits = ", ".join(f"{key} {one[key]}" for key in CONSTRAINTS if key in one)
         description = str(one.get("description") or "")
-        found[name] = (kind, f"{description} ({limits})".strip() if limits else description)
-    return found
+        kinds[name] = (kind, f"{description} ({limits})".strip() if limits else description)
+    return kinds
 
 
 def _fragment_types(out: str) -> dict[str, tuple[Any, str]]:

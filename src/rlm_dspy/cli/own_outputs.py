@@ -43,8 +43,8 @@ def outputs_below(paths: Sequence[str]) -> list[Path]:
 
     One that is itself one of the paths is not returned.
     """
-    given = {Path(os.path.expanduser(path)).resolve() for path in paths if "://" not in path and path != "-"}
-    return [place for place in _existing_outputs() if place not in given and given & set(place.parents)]
+    named = {Path(os.path.expanduser(path)).resolve() for path in paths if "://" not in path and path != "-"}
+    return [place for place in _existing_outputs() if place not in named and named & set(place.parents)]
 
 
 def _existing_outputs() -> Iterator[Path]:

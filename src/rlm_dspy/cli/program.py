@@ -118,11 +118,11 @@ def _check_program(terminal: Terminal, place: str, fields: str, test: Path | Non
 
     path, state = _checked_program(terminal, place)
     if fields:
-        made: Any = programs.load(RLM(out_option.ask_signature(fields)), path)
+        loaded: Any = programs.load(RLM(out_option.ask_signature(fields)), path)
     elif (state.get("metadata") or {}).get(programs.TYPED):
-        made = programs.restored_rlm(path)
+        loaded = programs.restored_rlm(path)
     else:
-        made = programs.load(RLM(contenders.signature()), path)
+        loaded = programs.load(RLM(contenders.signature()), path)
     if test is not None:
-        check_leaks(made, data.load(test), base=RLM(made.signature))
+        check_leaks(loaded, data.load(test), base=RLM(loaded.signature))
     return path

@@ -79,8 +79,8 @@ def hub_program(address: str, home: Path) -> Path:
         ConfigurationError: the address has no pinned commit, or the file is too large.
         RLMError: it cannot be downloaded.
     """
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
+    match = _ADDRESS.fullmatch(address)
+    if match is None:
         raise ConfigurationError(
             f"--program {address}: write hf://user/repo@COMMIT with the 40 digits of a commit. A branch or a tag can "
             "change, and a program is a prompt."
@@ -92,9 +92,9 @@ def hub_program(address: str, home: Path) -> Path:
 
     disable_progress_bars()
     wanted: dict[str, Any] = {
-        "repo_id": found["repo"],
+        "repo_id": match["repo"],
         "filename": program_folder.PROGRAM,
-        "revision": found["commit"],
+        "revision": match["commit"],
         "cache_dir": home / "programs",
         "endpoint": os.environ.get("HF_ENDPOINT"),
         "token": os.environ.get("HF_TOKEN") or False,  # False: a token saved on this machine is not sent either
@@ -103,8 +103,8 @@ def hub_program(address: str, home: Path) -> Path:
         safe_files.make_private(home)
         size = hf_hub_download(**wanted, dry_run=True).file_size
         if size > MAX_PROGRAM_BYTES:
-            told = f"the program {address} has {size:,} bytes; a program has at most {MAX_PROGRAM_BYTES:,}"
-            raise ConfigurationError(told)
+            message = f"the program {address} has {size:,} bytes; a program has at most {MAX_PROGRAM_BYTES:,}"
+            raise ConfigurationError(message)
         return Path(hf_hub_download(**wanted))
     except (OSError, ValueError, httpx.HTTPError) as error:
         if isinstance(error, RLMError):

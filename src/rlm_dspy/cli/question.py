@@ -168,13 +168,13 @@ class Asking:
             if entry_error(self.values.home) is None:  # if not, what saves the run says so
                 stack.enter_context(listening(self._log))
             answerer = self._answerer(watch, chosen, tools)
-            found = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
-        run = self._completed_run(found.run)
-        self.result, self.mode = run, found.mode
-        self.keep_prediction(found.prediction)
+            answered = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
+        run = self._completed_run(answered.run)
+        self.result, self.mode = run, answered.mode
+        self.keep_prediction(answered.prediction)
         filed = self._try_save_run(run)
         values = {
-            name: found.prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE
+            name: answered.prediction.get(name) for name in self.signature.output_fields if name != out_option.EVIDENCE
         }
         self._print_answer(run, values)
         if not filed:
@@ -204,7 +204,7 @@ class Asking:
         self._replay = resumed.make_replay(
             self.terminal.redactor,
             limits_changed=self.request.limits_changed,
-            on_end=lambda told: self.terminal.note(f"warning: {told}"),
+            on_end=lambda warning: self.terminal.note(f"warning: {warning}"),
         )
         self._log.resumed = resumed.run_ids
         token = REPLAY.set(self._replay)
@@ -243,10 +243,10 @@ class Asking:
         if not missed:
             return
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
-        told = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         files = counted_noun(len(missed), "file")
         first = input_paths.told(self.corpus, missed[0])
-        self.terminal.note(f"warning: it could be in {files} not read ({told}), such as {first}")
+        self.terminal.note(f"warning: it could be in {files} not read ({counts}), such as {first}")
 
     def _answerer(self, watch: Callable[[Event], None], chosen: model_choice.Chosen, tools: Sequence[Any]) -> Answerer:
         return Answerer(
@@ -397,9 +397,9 @@ class Asking:
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")
-        told = self._replay.warnings if self._replay else ()
+        warnings = self._replay.warnings if self._replay else ()
         for warning in run.warnings:
-            if warning in (*told, OFFLINE_ANSWER, OFFLINE_PASSAGES):  # which notes say
+            if warning in (*warnings, OFFLINE_ANSWER, OFFLINE_PASSAGES):  # which notes say
                 continue
             terminal.note(f"warning: {' '.join(warning.split())}")
         if run.status == "extracted":

@@ -35,8 +35,8 @@ class QuestionGroup(click.Group):
 
     def _check_leading_options(self, ctx: click.Context, args: list[str]) -> None:
         ask = self.commands["ask"]
-        given, _, _ = ask.make_parser(click.Context(ask, info_name="ask", parent=ctx)).parse_args(list(args))
-        if (command := given["question"]) in self.commands:
+        options, _, _ = ask.make_parser(click.Context(ask, info_name="ask", parent=ctx)).parse_args(list(args))
+        if (command := options["question"]) in self.commands:
             raise click.UsageError(f"Options come after the command: rlm-dspy {command} {args[0]} …", ctx=ctx)
 
     def resolve_command(
@@ -123,11 +123,11 @@ def _swapped_arguments(question: str, paths: tuple[str, ...]) -> tuple[str, tupl
     if not is_path(question):
         return None
     words = [path for path in paths if not is_path(path)]
-    found = (question, *(path for path in paths if is_path(path)))
+    swapped = (question, *(path for path in paths if is_path(path)))
     if len(words) == 1 and is_question(words[0]):
-        return words[0], found
+        return words[0], swapped
     if _are_words(words):
-        return " ".join(words), found
+        return " ".join(words), swapped
     return None
 
 

@@ -111,9 +111,9 @@ def resumable_log(path: Path | None) -> Path | None:
     return path if can_be_resumed(stored) else None
 
 
-def resumed_flags(asked: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+def resumed_flags(asked: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings of a run, with the limits that are given again."""
-    again = {name: value for name, value in given.items() if value is not None}
+    again = {name: value for name, value in flags.items() if value is not None}
     return {**asked["settings"], **again}
 
 
@@ -162,13 +162,13 @@ def check_unchanged(request: AskRequest, corpus: Corpus, terminal: Terminal) -> 
         changes.append(f"the program {request.program} changed")
     if not changes:
         return
-    told = "; ".join(changes)
+    message = "; ".join(changes)
     if not request.force:
         raise CorpusError(
-            f"the run {request.resumed.run.id} cannot go on, because {told} since it was asked. Ask again from the "
+            f"the run {request.resumed.run.id} cannot go on, because {message} since it was asked. Ask again from the "
             "start, or use --force to go on with what is there now."
         )
-    terminal.note(f"warning: {told} since the run was asked.")
+    terminal.note(f"warning: {message} since the run was asked.")
 
 
 def tell_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
@@ -197,11 +197,11 @@ def _changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> str:
     return _named_some([*changed, *gone, *new]) or "the order of the files changed"
 
 
-def _named_some(told: Sequence[str]) -> str:
+def _named_some(names: Sequence[str]) -> str:
     more = ""
-    if len(told) > MAX_NAMED_FILES:
-        more = f" and {counted_noun(len(told) - MAX_NAMED_FILES, 'more file')}"
-    return ", ".join(told[:MAX_NAMED_FILES]) + more
+    if len(names) > MAX_NAMED_FILES:
+        more = f" and {counted_noun(len(names) - MAX_NAMED_FILES, 'more file')}"
+    return ", ".join(names[:MAX_NAMED_FILES]) + more
 
 
 def _file_digest(path: str | Path | None) -> str | None:

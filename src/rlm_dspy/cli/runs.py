@@ -38,8 +38,8 @@ def runs(ctx: click.Context, /, number: int, search: str, as_json: bool) -> None
     """
     if ctx.invoked_subcommand is None:
         _list_runs(ctx.obj, number, search, as_json)
-    elif given := given_options(ctx):
-        raise click.UsageError(_misplaced_text(given[0], ctx.invoked_subcommand))
+    elif ignored := given_options(ctx):
+        raise click.UsageError(_misplaced_text(ignored[0], ctx.invoked_subcommand))
 
 
 def _misplaced_text(option: str, name: str) -> str:
@@ -53,8 +53,8 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
     from rlm_dspy.report import render
 
     store = _open_store(terminal)
-    found = (item for item in store.runs() if _has_text(item.run, search))
-    kept = list(itertools.islice(found, min(number, sys.maxsize)))
+    matching = (item for item in store.runs() if _has_text(item.run, search))
+    kept = list(itertools.islice(matching, min(number, sys.maxsize)))
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
@@ -84,14 +84,14 @@ def mark(terminal: Terminal, /, name: str, judgement: Judgement, note: str) -> N
     from rlm_dspy.errors import RLMError
 
     store = _open_store(terminal)
-    found = store.find(name)
-    if not store.holds_file(found.path):
-        raise click.UsageError(f"{found.path} is not in the folder of runs, {store.folder}: give the id of a run.")
+    stored = store.find(name)
+    if not store.holds_file(stored.path):
+        raise click.UsageError(f"{stored.path} is not in the folder of runs, {store.folder}: give the id of a run.")
     try:
-        store.put_mark(found.run.id, judgement, note, terminal.redactor)
+        store.put_mark(stored.run.id, judgement, note, terminal.redactor)
     except OSError as error:
         raise RLMError(f"the mark cannot be saved in {store.folder}: {error.strerror}") from error
-    terminal.answer(f"{found.run.id} is marked {judgement}")
+    terminal.answer(f"{stored.run.id} is marked {judgement}")
 
 
 @runs.command("export", short_help="Write the saved runs as training data.")
@@ -125,8 +125,8 @@ def export_runs(terminal: Terminal, /, out: Path | None, **options: Any) -> None
     The files of a question are named by hash and size; the conversation contains only what the model saw of them.
     Secrets are masked. Runs that cannot be exported are counted on stderr, with the reason.
     """
-    if options["answers"] is None and (given := given_options(click.get_current_context(), ["metric"])):
-        raise click.UsageError(f"{given[0]} belongs to --answers: without it, a run is scored by its mark.")
+    if options["answers"] is None and (ignored := given_options(click.get_current_context(), ["metric"])):
+        raise click.UsageError(f"{ignored[0]} belongs to --answers: without it, a run is scored by its mark.")
     from rlm_dspy.cli import runs_export
 
     runs_export.write_rows(terminal, _open_store(terminal), out, options)
@@ -152,8 +152,8 @@ def trace(terminal: Terminal, /, name: str, other: str | None, **options: Any) -
 
     trace.check_options(other, options)
     store = _open_store(terminal)
-    found = [store.find(one) for one in (name, other) if one is not None]
-    trace.show(terminal, store, found, options)
+    stored = [store.find(one) for one in (name, other) if one is not None]
+    trace.show(terminal, store, stored, options)
 
 
 def _open_store(terminal: Terminal) -> RunStore:
@@ -165,8 +165,8 @@ def _open_store(terminal: Terminal) -> RunStore:
 
 
 def _mark_text(store: RunStore, run: Run) -> str | None:
-    found = store.mark_of(run.id)
-    return found.mark if found else None
+    mark = store.mark_of(run.id)
+    return mark.mark if mark else None
 
 
 def _has_text(run: Run, search: str) -> bool:

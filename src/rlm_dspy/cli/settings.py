@@ -206,8 +206,8 @@ class Loaded:
         keys += [key.value for key in self.kept]
         for server in self.settings.mcp.values():
             keys += map(str, dict(server.get("headers") or {}).values())
-            given = dict(server.get("env") or {})
-            keys += [str(value) for name, value in given.items() if is_secret_name(name)]
+            environment = dict(server.get("env") or {})
+            keys += [str(value) for name, value in environment.items() if is_secret_name(name)]
         for name in _SERVER_KEYS:
             keys += _PASSWORD.findall(getattr(self.settings, name) or "")
         return keys
@@ -224,10 +224,10 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
         ConfigurationError: a file is broken, a value is invalid, or a file of the current folder sets a protected
             setting; the message names the source.
     """
-    given = {name: value for name, value in (flags or {}).items() if value is not None}
-    origins = _value_origins(given)
+    chosen = {name: value for name, value in (flags or {}).items() if value is not None}
+    origins = _value_origins(chosen)
     try:
-        settings = Settings(**given)
+        settings = Settings(**chosen)
     except ValidationError as error:
         raise ConfigurationError(_validation_message(error, origins)) from None
     _tell_unknown_names()
@@ -254,11 +254,11 @@ def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> Load
 
 def blocked_folders(home: Path) -> list[tuple[str, str]]:
     """Return the folders of settings and runs that cannot be entered: each with what follows, and what to do."""
-    found = _blocked_settings(home)
+    blocked = _blocked_settings(home)
     home_error = entry_error(home)
     if home_error is not None and not has_told_unsaved(home):
-        found.append((f"{home_error}, so no runs are saved", "Set RLM_DSPY_HOME to a folder of yours."))
-    return found
+        blocked.append((f"{home_error}, so no runs are saved", "Set RLM_DSPY_HOME to a folder of yours."))
+    return blocked
 
 
 def has_told_unsaved(home: Path) -> bool:
@@ -268,17 +268,17 @@ def has_told_unsaved(home: Path) -> bool:
 
 
 def _blocked_settings(home: Path) -> list[tuple[str, str]]:
-    found = []
+    blocked = []
     config_error = entry_error(user_toml().parent)
     if has_told_unsaved(home):
-        told = f"{config_error}, so no settings or keys are read there, and no runs are saved"
-        found.append((told, "Set HOME, or XDG_CONFIG_HOME and RLM_DSPY_HOME."))
+        message = f"{config_error}, so no settings or keys are read there, and no runs are saved"
+        blocked.append((message, "Set HOME, or XDG_CONFIG_HOME and RLM_DSPY_HOME."))
     elif config_error is not None:
-        found.append((f"{config_error}, so no settings or keys are read there", "Set HOME or XDG_CONFIG_HOME."))
+        blocked.append((f"{config_error}, so no settings or keys are read there", "Set HOME or XDG_CONFIG_HOME."))
     if entry_error(Path()) is not None:
-        told = f"the current folder cannot be entered, so {DOTENV} and {PROJECT_TOML} are not read"
-        found.append((told, "Change to another folder."))
-    return found
+        message = f"the current folder cannot be entered, so {DOTENV} and {PROJECT_TOML} are not read"
+        blocked.append((message, "Change to another folder."))
+    return blocked
 
 
 def export_for(loaded: Loaded, terminal: Terminal) -> None:
@@ -323,41 +323,41 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
     Raises:
         ConfigurationError: a file of the current folder sets a key, or a value is invalid.
     """
-    found = _keys_of_dotenv(loaded, environ)
+    keys = _keys_of_dotenv(loaded, environ)
     for name in (*_KEYS, *_SERVER_KEYS):
         value = getattr(loaded.settings, name)
         if value is None:
             continue
         if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
             raise _untrusted_error(name, loaded.origins[name], _SET_KEYS)
-        found[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        keys[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
     for key in loaded.kept:
-        found.setdefault(key.name, key.value)
+        keys.setdefault(key.name, key.value)
     for name in _SERVER_KEYS:
-        _withhold_key(name, loaded, found, environ)
-    for name, value in found.items():
+        _withhold_key(name, loaded, keys, environ)
+    for name, value in keys.items():
         if "\0" in str(value):
             raise ConfigurationError(f"{name} contains a null character. Fix the file that sets it.")
         if not environ.get(name):
             environ[name] = str(value)
-    return [value for name, value in found.items() if value and is_secret_name(name)]
+    return [value for name, value in keys.items() if value and is_secret_name(name)]
 
 
-def _withhold_key(name: str, loaded: Loaded, found: dict[str, str], environ: dict[str, str] | os._Environ[str]) -> None:
+def _withhold_key(name: str, loaded: Loaded, keys: dict[str, str], environ: dict[str, str] | os._Environ[str]) -> None:
     """Remove the key that a server would get, if the server's address comes from another source than the key."""
     variable, origin = _SERVER_KEYS[name], loaded.origins[name]
-    address = found.get(name.upper(), "")
+    address = keys.get(name.upper(), "")
     if loaded.is_from_project(name) and not loaded.trusts_project:
         _project_addresses.add(address)
     if is_of_project(address):
-        if environ.pop(variable, "") or found.pop(variable, ""):
+        if environ.pop(variable, "") or keys.pop(variable, ""):
             logger.warning("%s is not sent to the server set in %s", variable, origin)
-        found.pop(variable, None)
+        keys.pop(variable, None)
     elif name == "openai_api_base" and origin == str(user_toml()) and environ.get(variable):
         del environ[variable]
-        found.pop(variable, None)
+        keys.pop(variable, None)
         if own := _own_key(variable, environ):
-            found[variable] = own
+            keys[variable] = own
         elif any((getattr(loaded.settings, role) or "").startswith(OPENAI) for role in _MODELS):
             logger.warning(
                 "the environment's %s is not sent to the server set in %s. If it is that server's key, keep it with "
@@ -383,12 +383,12 @@ def _own_key(variable: str, environ: Mapping[str, str]) -> str:
 
 def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
-    found = {name: value for name, value in _dotenv_values().items() if name.endswith("_API_KEY") and value}
+    keys = {name: value for name, value in _dotenv_values().items() if name.endswith("_API_KEY") and value}
     if loaded.trusts_project:
-        return found
+        return keys
     models = [getattr(loaded.settings, name) for name in _MODELS]
     for name in ("OLLAMA_API_KEY", *(key_variable(model) for model in models if model)):
-        if name in found and not environ.get(name):
+        if name in keys and not environ.get(name):
             raise _untrusted_error(name, str(DOTENV), _SET_KEYS)
     return {}
 
@@ -410,11 +410,11 @@ def _settings_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBas
 
 def _kept_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSettingsSource]:
     """Return the kept keys that are settings, by the place where they are kept."""
-    found: dict[str, dict[str, Any]] = {str(keys_file()): {}, KEYRING: {}}
+    sources: dict[str, dict[str, Any]] = {str(keys_file()): {}, KEYRING: {}}
     for key in stored_keys(os.environ):
         if key.name.lower() in _KEYS:
-            found[key.place][key.name.lower()] = key.value
-    return {place: InitSettingsSource(settings_cls, values) for place, values in found.items()}
+            sources[key.place][key.name.lower()] = key.value
+    return {place: InitSettingsSource(settings_cls, values) for place, values in sources.items()}
 
 
 def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
@@ -461,9 +461,9 @@ def _tell_unknown_names() -> None:
     """Warn once of variables with our prefix that set nothing; those of the environment only if they resemble one."""
     variables = {_variable_name(name, field) for name, field in Settings.model_fields.items()} | _OTHER_VARIABLES
     known = {name.removeprefix(PREFIX): name for name in variables}
-    found = [("the environment", name) for name in os.environ]
-    found += [(str(DOTENV), name) for name in _dotenv_values()]
-    for origin, name in found:
+    names = [("the environment", name) for name in os.environ]
+    names += [(str(DOTENV), name) for name in _dotenv_values()]
+    for origin, name in names:
         if not name.startswith(PREFIX) or name in variables or (origin, name) in _told_names:
             continue
         near = difflib.get_close_matches(name.removeprefix(PREFIX), known, n=2, cutoff=_LIKENESS)
@@ -534,6 +534,6 @@ def _validation_message(error: ValidationError, origins: Mapping[str, str]) -> s
     origin = origins.get(name, "a setting")
     place = origin.removeprefix("flag ") if origin.startswith("flag") else f"{name} ({origin})"
     # Never echo the value of a secret, even an invalid one.
-    given = "" if is_secret_name(name) else f", got {first['input']!r}"
+    got = "" if is_secret_name(name) else f", got {first['input']!r}"
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{place}: {message}{given}."
+    return f"{place}: {message}{got}."

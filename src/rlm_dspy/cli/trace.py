@@ -48,27 +48,27 @@ def check_options(other: str | None, options: Mapping[str, Any]) -> None:
             check_writable(Path(options[flag]), f"--{flag}")
 
 
-def show(terminal: Terminal, store: RunStore, found: Sequence[StoredRun], options: Mapping[str, Any]) -> None:
+def show(terminal: Terminal, store: RunStore, stored: Sequence[StoredRun], options: Mapping[str, Any]) -> None:
     """Print or write the runs as the options request."""
-    run, redactor = found[0].run, terminal.redactor
+    run, redactor = stored[0].run, terminal.redactor
     target = options["html"] or options["chrome"]
     if target and target != "-":
-        _refuse_records(Path(target), store, found)
+        _refuse_records(Path(target), store, stored)
         check_replaceable(Path(target), "--html" if options["html"] else "--chrome")
     if options["as_json"]:
         terminal.answer(json_output.redacted_json(jsonable(run.model_dump()), redactor, indent=2))
     elif options["opened"]:
-        _open_page(terminal, store, found)
+        _open_page(terminal, store, stored)
     elif options["html"]:
-        _write_text(terminal, options["html"], page.html_page([one.run for one in found], redactor))
+        _write_text(terminal, options["html"], page.html_page([one.run for one in stored], redactor))
     elif options["chrome"]:
         _write_text(terminal, options["chrome"], chrome_trace.chrome_trace(run, redactor))
     else:
         print_tree(terminal, run, whole=options["full"])
-        if can_be_resumed(found[0]):
+        if can_be_resumed(stored[0]):
             terminal.note(f"What is paid for is kept: `rlm-dspy ask --resume {run.id}` continues the run.")
     if options["opened"] or target:
-        _note_unfinished(terminal, [one.run for one in found])
+        _note_unfinished(terminal, [one.run for one in stored])
 
 
 def _note_unfinished(terminal: Terminal, runs: Sequence[Run]) -> None:
@@ -87,9 +87,9 @@ def print_tree(terminal: Terminal, run: Run, *, whole: bool = False) -> None:
     terminal.answer(text)
 
 
-def _refuse_records(target: Path, store: RunStore, found: Sequence[StoredRun]) -> None:
+def _refuse_records(target: Path, store: RunStore, stored: Sequence[StoredRun]) -> None:
     """Refuse to overwrite a run's record with its own page or trace."""
-    own = any(os.path.exists(target) and target.samefile(one.path) for one in found)
+    own = any(os.path.exists(target) and target.samefile(one.path) for one in stored)
     if own or store.holds_file(target) or _is_record(target):
         raise RLMError(f"{target} is the record of a run, which would be lost. Choose another file.")
 
@@ -120,15 +120,15 @@ def _write_file(path: Path, text: str) -> Path:
         raise RLMError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
 
 
-def _open_page(terminal: Terminal, store: RunStore, found: Sequence[StoredRun]) -> None:
+def _open_page(terminal: Terminal, store: RunStore, stored: Sequence[StoredRun]) -> None:
     """Write the page to the folder of pages, which keeps the newest, and open it in the browser."""
     folder = store.folder.parent / "pages"
-    text = page.html_page([one.run for one in found], terminal.redactor)
+    text = page.html_page([one.run for one in stored], terminal.redactor)
     try:
         safe_files.make_private(folder)
     except OSError as error:
         raise RLMError(f"{folder} cannot be made: {error.strerror}. Use --html FILE.") from error
-    path = _write_file(folder / f"{found[0].path.stem}{'-compared' if len(found) > 1 else ''}.html", text)
+    path = _write_file(folder / f"{stored[0].path.stem}{'-compared' if len(stored) > 1 else ''}.html", text)
     _drop_old_pages(folder)
     try:
         opened = webbrowser.open(path.as_uri())

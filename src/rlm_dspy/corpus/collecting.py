@@ -369,10 +369,10 @@ def _is_text(head: bytes, name: str) -> bool:
 def _run_reader(reader: Reader, data: bytes, name: str) -> Outcome:
     with unreadable_on_error("its reader failed"):
         outcome = reader.read(data, name)
-    made = Converted(outcome) if isinstance(outcome, str) else outcome
-    if isinstance(made, Converted):
-        _check_part(made)
-    return made
+    converted = Converted(outcome) if isinstance(outcome, str) else outcome
+    if isinstance(converted, Converted):
+        _check_part(converted)
+    return converted
 
 
 def _checked_parts(outcome: Outcome) -> Iterator[Converted | Member | SkippedMember]:

@@ -167,9 +167,9 @@ class Corpus:
         """Files read only in part or with a guess, and unread files that could have held an answer."""
         found = [Problem(one.name, one.note, self._is_given(one.name)) for one in self.documents if one.note]
         for one in self.skipped:
-            given = self._is_given(one.name)
-            if given or one.missed:
-                found.append(Problem(one.name, one.reason, given, unread=True))
+            is_named = self._is_given(one.name)
+            if is_named or one.missed:
+                found.append(Problem(one.name, one.reason, is_named, unread=True))
         return tuple(found)
 
     def path_of(self, name: str) -> str | None:

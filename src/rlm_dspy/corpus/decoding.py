@@ -116,9 +116,9 @@ def high_words(data: bytes) -> bytes:
     for start in range(0, len(data), step):
         begin = start if not start else data.find(b"\n", start) + 1 or start  # cut no word or character
         room = SAMPLE_BYTES // sections
-        for found in _HIGH_WORD.finditer(data, begin, start + step):
-            before = data[max(0, found.start() - _CONTEXT_BYTES) : found.start()]
-            word = re.split(rb"[ \t\r\n]", before)[-1] + found[0]
+        for match in _HIGH_WORD.finditer(data, begin, start + step):
+            before = data[max(0, match.start() - _CONTEXT_BYTES) : match.start()]
+            word = re.split(rb"[ \t\r\n]", before)[-1] + match[0]
             words.append(word)
             room -= len(word)
             if room <= 0:
@@ -187,9 +187,9 @@ _NO_THAI = re.compile(rf"(?<![\u0e01-\u0e2e{_SIGNS}])[{_SIGNS}]|[\u0e40-\u0e44](
 def _count_oddities(text: str) -> int:
     """Count oddities: capitals between small letters, symbols inside words, words that mix two scripts."""
     odd = len(_TWO_SCRIPTS.findall(text)) + 2 * len(_NO_THAI.findall(text))
-    for found in _ODD.finditer(text):
-        char = found[0]
-        capital = char.isupper() and text[found.start() - 1].islower()
+    for match in _ODD.finditer(text):
+        char = match[0]
+        capital = char.isupper() and text[match.start() - 1].islower()
         odd += ord(char) > 127 and (capital or not char.isalpha())
     return odd
 
@@ -342,17 +342,17 @@ def _decode_plain(data: bytes) -> tuple[str, str]:
 def known_encoding(name: str) -> str | None:
     """Return Python's name for a text encoding, or None if it is unknown."""
     try:
-        found = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
-        is_wide = found.startswith(("utf-16", "utf-32"))
-        return found if is_wide or _PROBE.decode(found).encode("ascii") == _PROBE else None
+        codec = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
+        is_wide = codec.startswith(("utf-16", "utf-32"))
+        return codec if is_wide or _PROBE.decode(codec).encode("ascii") == _PROBE else None
     except (LookupError, ValueError):
         return None
 
 
 def declared_encoding(data: bytes) -> str | None:
     """Return the encoding declared in a text's first lines, or None if there is no valid one."""
-    found = _DECLARED.search(data[:1024])
-    name = next(filter(None, found.groups()), b"") if found else b""
+    match = _DECLARED.search(data[:1024])
+    name = next(filter(None, match.groups()), b"") if match else b""
     known = as_written(known_encoding(name.decode("ascii"))) if name else None
     return None if known is None or known.startswith(("utf-16", "utf-32")) else known
 

@@ -24,13 +24,13 @@ class ConversionCache(DiskCache):
         if not reader.version:
             return make()
         key = f"{reader.name}/{reader.version}/{hashlib.sha256(data).hexdigest()}"
-        found = _as_converted(self.get(key))
-        if found is not None:
-            return found
-        made = make()
-        if isinstance(made, Converted) and not made.late:
-            self.set(key, [made.text, made.marks, made.note])
-        return made
+        kept = _as_converted(self.get(key))
+        if kept is not None:
+            return kept
+        result = make()
+        if isinstance(result, Converted) and not result.late:
+            self.set(key, [result.text, result.marks, result.note])
+        return result
 
 
 def _as_converted(stored: Any) -> Converted | None:

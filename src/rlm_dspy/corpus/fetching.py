@@ -135,10 +135,10 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 def _is_private(host: str) -> bool:
     """Return whether a host is this machine or in a private network; one that does not resolve is not."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return any(not _is_open(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in found)
+    return any(not _is_open(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in addresses)
 
 
 def _is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

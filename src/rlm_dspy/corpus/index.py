@@ -96,16 +96,16 @@ class Index:
                 places = self._passage_ranges(db)
                 if places is None:
                     return None
-                found = [self._passages_with(db, term) for term in terms]
+                passages = [self._passages_with(db, term) for term in terms]
         except sqlite3.Error as error:
             logger.info("the search index failed: %s", error)
             return None
         total = sum(count for _, count in places.values())
         weights = [
             weight * math.log(1 + (total + 0.5) / (min(often, total) + 0.5))
-            for (_, _, weight), (often, _) in zip(terms, found, strict=True)
+            for (_, _, weight), (often, _) in zip(terms, passages, strict=True)
         ]
-        rough = _rough_scores([rows for _, rows in found], weights)
+        rough = _rough_scores([rows for _, rows in passages], weights)
         return self._best_passages(rough, self._searched_documents(names, places), asked, weights, k)
 
     def _open_database(self) -> sqlite3.Connection:
@@ -144,13 +144,13 @@ class Index:
     def _passages_with(self, db: sqlite3.Connection, term: Term) -> tuple[int, list[int]]:
         """Return how many passages have all stems of a term, and the numbers of the first ``_MAX_POSTINGS``."""
         match = " AND ".join(f'"{one}"*' for one in term[0])
-        found = db.execute(
+        rows = db.execute(
             "select rowid from passages where passages match ? limit ?", (match, _MAX_POSTINGS)
         ).fetchall()
-        often = len(found)
+        often = len(rows)
         if often == _MAX_POSTINGS:
             often = db.execute("select count(*) from passages where passages match ?", (match,)).fetchone()[0]
-        return often, [row for (row,) in found]
+        return often, [row for (row,) in rows]
 
     def _passage_ranges(self, db: sqlite3.Connection) -> _Places | None:
         """Return each file's first passage and passage count, or None if a file of the corpus is not indexed."""
@@ -194,11 +194,11 @@ def _cut(body: str) -> Iterator[str]:
         yield split_names(text.encode("utf-8", "replace").decode())
 
 
-def _rough_scores(found: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
+def _rough_scores(passages: Sequence[list[int]], weights: Sequence[float]) -> dict[int, float]:
     """Sum the weights of the rarest terms in each passage."""
     rough: dict[int, float] = {}
     seen = 0
-    for rows, weight in sorted(zip(found, weights, strict=True), key=lambda one: len(one[0])):
+    for rows, weight in sorted(zip(passages, weights, strict=True), key=lambda one: len(one[0])):
         seen += len(rows)
         if len(rough) >= _ENOUGH_PASSAGES and seen > _MAX_POSTINGS:
             break
@@ -222,15 +222,15 @@ def _by_document(best: Sequence[tuple[float, str, int, Document]]) -> Iterator[t
 
 def _rendered_passages(best: Sequence[tuple[float, str, int, Document]]) -> list[dict[str, Any]]:
     """Render the best passages in their order, reading each document once."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
+    passages: dict[tuple[str, int], dict[str, Any]] = {}
     scores = {(name, at): -score for score, name, at, _ in best}
     for document, spots in _by_document(best):
         texts = {document.name: document.text}
         for at in spots:
             one = passage_record(texts, document.name, at, scores[document.name, at])
             place = label(document.marks, one["line"])
-            found[document.name, at] = one if place is None else {**one, "place": place}
-    return [found[name, at] for _, name, at, _ in best]
+            passages[document.name, at] = one if place is None else {**one, "place": place}
+    return [passages[name, at] for _, name, at, _ in best]
 
 
 def _make_room(kept: Path) -> None:

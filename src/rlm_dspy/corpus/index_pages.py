@@ -81,12 +81,12 @@ def _sort_links(url: str, folder: str, data: bytes, pending: list[str]) -> list[
 def _links_below(folder: str, data: bytes) -> list[str]:
     parser = _Links()
     parser.feed(data.decode("utf-8", "replace"))
-    found: dict[str, None] = {}
+    links: dict[str, None] = {}
     for target in parser.targets:
         try:
             address = urldefrag(urljoin(folder, target)).url
         except ValueError:
             continue  # not a URL
         if address.startswith(folder) and len(address) > len(folder) and "?" not in address:
-            found[address] = None
-    return list(found)
+            links[address] = None
+    return list(links)

@@ -70,9 +70,9 @@ class _Web:
 class RemoteReader:
     """Reads objects and listed pages; ``many`` means that more than one path was named."""
 
-    def __init__(self, choice: FileSelection, found: Collector, *, many: bool) -> None:
+    def __init__(self, choice: FileSelection, collector: Collector, *, many: bool) -> None:
         self._choice = choice
-        self._found = found
+        self._found = collector
         self._many = many
         self._read: set[str] = set()
 
@@ -308,10 +308,10 @@ class ObjectFilter:
 
     def choose_objects(self, objects: Iterable[StoredObject]) -> Iterator[StoredObject | Skipped]:
         """Yield the objects to read, and the skipped ones; a skipped folder is one entry."""
-        found = sorted(objects, key=lambda one: one.name)
-        environments = {one.name.rpartition("/")[0] for one in found if one.name.endswith("/" + _ENVIRONMENT)}
-        told: set[str] = set()
-        for one in found:
+        ordered = sorted(objects, key=lambda one: one.name)
+        environments = {one.name.rpartition("/")[0] for one in ordered if one.name.endswith("/" + _ENVIRONMENT)}
+        reported: set[str] = set()
+        for one in ordered:
             if one.name.endswith("/") and not one.size:
                 continue  # an empty object that stands for a folder
             if (wrong := _wrong_name(one.name)) is not None:
@@ -319,8 +319,8 @@ class ObjectFilter:
                 continue
             closed = self._closed_folder(one.name, environments)
             if closed is not None:
-                if closed not in told:
-                    told.add(closed)
+                if closed not in reported:
+                    reported.add(closed)
                     yield Skipped(printable_name(closed + "/"), self._reasons[closed] or "")
             elif is_wanted(one.name, self._choice, self._only):
                 reason = self._reason_for(one.name, is_folder=False)

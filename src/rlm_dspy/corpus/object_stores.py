@@ -121,9 +121,9 @@ def parse_address(text: str) -> StoreAddress:
     Raises:
         CorpusError: It has no bucket, or credentials in it.
     """
-    found = _ADDRESS.fullmatch(text)
-    assert found is not None, "is_store_address"
-    protocol, bucket, key = found[1].lower(), found[2], (found[3] or "").removeprefix("/")
+    match = _ADDRESS.fullmatch(text)
+    assert match is not None, "is_store_address"
+    protocol, bucket, key = match[1].lower(), match[2], (match[3] or "").removeprefix("/")
     if "@" in bucket:
         raise CorpusError(
             f"{masked_secrets(text)}: an address names only a bucket, without credentials or an account: "

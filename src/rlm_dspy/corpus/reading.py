@@ -95,8 +95,8 @@ def read(
     known = known_encoding(encoding) if encoding is not None else None
     if encoding is not None and known is None:
         raise ConfigurationError(f"unknown text encoding {encoding!r}: name one such as cp1252 or cp932")
-    found = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
-    reader = _Reader(choice, found, many=len(typed) > 1)
+    collector = Collector(Limits(max_file_bytes, max_files, max_bytes), secrets=secrets, encoding=known)
+    reader = _Reader(choice, collector, many=len(typed) > 1)
     for path in dict.fromkeys(map(_as_text, typed)):
         reader.take_path(path, stdin, urls=urls)
     return reader.corpus(typed)
@@ -105,12 +105,12 @@ def read(
 class _Reader:
     """Reads named paths and the files below them."""
 
-    def __init__(self, choice: FileSelection, found: Collector, *, many: bool) -> None:
+    def __init__(self, choice: FileSelection, collector: Collector, *, many: bool) -> None:
         self._choice = choice
         self._many = many
-        self._found = found
+        self._found = collector
         self._read: set[str] = set()
-        self._remote = RemoteReader(choice, found, many=many)
+        self._remote = RemoteReader(choice, collector, many=many)
 
     def take_path(self, path: str, stdin: BinaryIO | None, *, urls: bool) -> None:
         if path == "-":
@@ -128,14 +128,14 @@ class _Reader:
             return
         prefix = _name_prefix(root.typed) if self._many or root.only is not None else ""
         self._found.note_root(prefix, os.path.join(root.path, ""))
-        for found in walk_folder(root.path, self._choice, root.only):
-            if isinstance(found, Skipped):
-                self._found.skip(prefix + found.name, found.reason)
+        for file in walk_folder(root.path, self._choice, root.only):
+            if isinstance(file, Skipped):
+                self._found.skip(prefix + file.name, file.reason)
             elif full := self._found.full:
-                self._found.skip(prefix + found.name, f"{full}, as is what follows it in {_short_path(root.typed)}")
+                self._found.skip(prefix + file.name, f"{full}, as is what follows it in {_short_path(root.typed)}")
                 return
             else:
-                self._add_file(FoundFile(found.path, prefix + found.name), follow=False)
+                self._add_file(FoundFile(file.path, prefix + file.name), follow=False)
 
     def take_stdin(self, stdin: BinaryIO | None) -> None:
         stream = stdin or (sys.stdin.buffer if sys.stdin is not None else None)

@@ -121,11 +121,11 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
         yield from _skipped_rules(root, unread)
         below: list[_Folder] = []
         for entry in entries:
-            found = _classify_entry(entry, folder.prefix, layers, choice, only, tracked)
-            if isinstance(found, _Folder):
-                below.append(found)
-            elif found is not None:
-                yield found
+            classified = _classify_entry(entry, folder.prefix, layers, choice, only, tracked)
+            if isinstance(classified, _Folder):
+                below.append(classified)
+            elif classified is not None:
+                yield classified
         pending.extend(reversed(below))
 
 

@@ -37,12 +37,12 @@ def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
         ConfigurationError: a path does not exist.
     """
     check_existence(paths)
-    given = list(terminal.arguments)
-    given = given[given.index("mcp") + 1 :] if "mcp" in given else list(paths)
-    for place, argument in enumerate(given):
+    arguments = list(terminal.arguments)
+    arguments = arguments[arguments.index("mcp") + 1 :] if "mcp" in arguments else list(paths)
+    for place, argument in enumerate(arguments):
         if argument == "--print-config":
-            given[place : place + 2] = ["", ""]
-    kept = [one for one in given if one and not one.startswith("--print-config=")]
+            arguments[place : place + 2] = ["", ""]
+    kept = [one for one in arguments if one and not one.startswith("--print-config=")]
     for place, argument in enumerate(kept):
         if argument in paths and "://" not in argument:
             kept[place] = os.path.abspath(argument)
@@ -237,8 +237,8 @@ def check_paths(paths: tuple[str, ...]) -> None:
 
 def server_command(paths: Sequence[str]) -> list[str]:
     """Return the command that starts the server over absolute paths."""
-    found = shutil.which("rlm-dspy")
-    start = [found] if found else [sys.executable, "-m", "rlm_dspy"]
+    program = shutil.which("rlm-dspy")
+    start = [program] if program else [sys.executable, "-m", "rlm_dspy"]
     return [*start, "mcp", *paths]
 
 

@@ -123,16 +123,16 @@ class FileTools:
         """Return the files whose path matches a glob or has the pattern in it."""
         if len(pattern) > MAX_PATTERN_CHARS:
             raise RLMError(f"the pattern has more than {MAX_PATTERN_CHARS} characters")
-        found = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
+        documents = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
         rows: list[FileRow] = []
-        for one in _fitting_items(found[offset : offset + limit], lambda one: len(one.name) + len(one.note) + 80):
+        for one in _fitting_items(documents[offset : offset + limit], lambda one: len(one.name) + len(one.note) + 80):
             rows.append(FileRow(path=one.name, kind=one.kind, lines=one.lines, characters=one.chars, note=one.note))
         end = offset + len(rows)
         return FileList(
             files=rows,
-            total=len(found),
+            total=len(documents),
             skipped=len(self.corpus.skipped),
-            next_offset=end if end < len(found) and rows else None,
+            next_offset=end if end < len(documents) and rows else None,
         )
 
     def search_files(self, query: str, path: str, limit: int) -> FoundPassages:
@@ -140,16 +140,18 @@ class FileTools:
         if not query.strip():
             raise RLMError("the query is empty: give words to look for")
         corpus = self._part(path)
-        found: list[FoundPassage] = []
+        passages: list[FoundPassage] = []
         room = MAX_CHARS
         for one in best_passages(corpus, query, limit):
             room -= _json_size(one["text"]) + _json_size(one["source"]) + 60
             if room < 0:
-                return FoundPassages(passages=found, note="more passages did not fit; ask for fewer, or narrow by path")
-            found.append(
+                return FoundPassages(
+                    passages=passages, note="more passages did not fit; ask for fewer, or narrow by path"
+                )
+            passages.append(
                 FoundPassage(path=one["source"], line=one["line"], text=one["text"], score=round(one["score"], 2))
             )
-        return FoundPassages(passages=found, note="" if found else "no passage has any of these words")
+        return FoundPassages(passages=passages, note="" if passages else "no passage has any of these words")
 
     def read_lines(self, path: str, lines: str) -> Excerpt:
         """Return lines of a file, as many as fit."""
@@ -189,13 +191,13 @@ class FileTools:
         names = list(dict.fromkeys(name for row in every[:1000] for name in row))
         if unknown := [name for name in (*columns, *where) if name not in names]:
             raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
-        found = [row for row in every if _has_texts(row, where)]
+        matching = [row for row in every if _has_texts(row, where)]
         shown = fitting_names(names)
         kept = fitting_names(list(dict.fromkeys(columns)) or names)
         rows: list[dict[str, str]] = []
         room = MAX_CHARS - MAX_CHARS // 5
         most = max(MIN_CELL_CHARS, min(MAX_CELL_CHARS, room // (4 * max(1, len(kept)))))
-        for row in found[offset : offset + limit]:
+        for row in matching[offset : offset + limit]:
             cells = {name: _cut_cell(self._redactor.text(row.get(name, "")), most) for name in kept}
             room -= sum(_json_size(name) + _json_size(cell) + 6 for name, cell in cells.items()) + 4
             if room < 0 and rows:
@@ -206,8 +208,8 @@ class FileTools:
             path=document.name,
             columns=shown,
             rows=rows,
-            total_rows=len(found),
-            next_offset=end if end < len(found) and rows else None,
+            total_rows=len(matching),
+            next_offset=end if end < len(matching) and rows else None,
         )
 
     def document(self, path: str) -> Document:
@@ -230,8 +232,8 @@ class FileTools:
         corpus, wanted = self.corpus, path.removeprefix("./").rstrip("/")
         if wanted in ("", "."):
             return corpus
-        found = {one.name: one.text for one in corpus.documents if f"{one.name}/".startswith(f"{wanted}/")}
-        return Corpus.from_texts(found or {(one := self.document(path)).name: one.text})
+        texts = {one.name: one.text for one in corpus.documents if f"{one.name}/".startswith(f"{wanted}/")}
+        return Corpus.from_texts(texts or {(one := self.document(path)).name: one.text})
 
 
 def rows_of(document: Document) -> list[dict[str, str]]:
@@ -279,11 +281,11 @@ def _line_range(lines: str, total: int) -> tuple[int, int]:
     """Return the first and last line that a text such as "40", "40-80" or "" names."""
     if not lines.strip():
         return 1, total
-    found = _LINES.fullmatch(lines.strip())
-    if found is None:
+    match = _LINES.fullmatch(lines.strip())
+    if match is None:
         raise RLMError(f"lines {lines[:40]!r} is not a range: write it like 40-80")
-    first = max(1, int(found[1]))
-    last = int(found[2]) if found[2] else first
+    first = max(1, int(match[1]))
+    last = int(match[2]) if match[2] else first
     if first > max(total, 1) or last < first:
         raise RLMError(f"lines {lines!r}: the file has {counted_noun(total, 'line')}")
     return first, min(last, total)

@@ -182,10 +182,10 @@ class Questions:
         Raises:
             RLMError: there is none.
         """
-        found = self._questions.get(run_id)
-        if found is None or found.owner != owner:
+        question = self._questions.get(run_id)
+        if question is None or question.owner != owner:
             raise RLMError(f"there is no run {run_id!r}; `ask` returns the run_id of a question")
-        return found
+        return question
 
     def newest(self, owner: str) -> RunningQuestion:
         """Return the question that this owner asked last.

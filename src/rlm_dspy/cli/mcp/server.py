@@ -275,8 +275,8 @@ def _add_resources(server: MCPServer, served: ServedFiles) -> None:
 
 def can_ask_user(ctx: Context) -> bool:
     """Return whether the client can show its user a form; bare `elicitation: {}` means that it can."""
-    found = ctx.client_capabilities.elicitation if ctx.client_capabilities is not None else None
-    return found is not None and (found.form is not None or found.url is None)
+    elicitation = ctx.client_capabilities.elicitation if ctx.client_capabilities is not None else None
+    return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
 
 
 def _finished_run(served: ServedFiles, run_id: str, ctx: Context) -> Run:
@@ -309,8 +309,8 @@ async def in_thread(served: ServedFiles, ctx: Context, work: Callable[[], Made])
 
 async def masked_result(served: ServedFiles, ctx: Context, work: Callable[[], Result]) -> Result:
     """Return what blocking work returns, without secrets."""
-    made = await in_thread(served, ctx, work)
-    return type(made).model_validate(served.redactor.value(made.model_dump()))
+    result = await in_thread(served, ctx, work)
+    return type(result).model_validate(served.redactor.value(result.model_dump()))
 
 
 def shown_error(served: ServedFiles, work: Callable[[], Made]) -> Made:
@@ -352,8 +352,8 @@ class TokenCheck:
             await self._app(scope, receive, send)
             return
         headers = [(name, value) for name, value in scope["headers"] if name.lower() != OWNER_HEADER.encode()]
-        given = dict(headers).get(b"authorization", b"").decode("latin-1")
-        owner = self._owner_of(given)
+        header = dict(headers).get(b"authorization", b"").decode("latin-1")
+        owner = self._owner_of(header)
         if owner is None:
             await _refuse(send)
             return
@@ -362,12 +362,12 @@ class TokenCheck:
             scope["user"] = AuthenticatedUser(AccessToken(token="", client_id=owner, scopes=[]))
         await self._app(scope, receive, send)
 
-    def _owner_of(self, given: str) -> str | None:
+    def _owner_of(self, header: str) -> str | None:
         if not self._tokens:
             return ""
-        scheme, _, token = given.partition(" ")
-        found = [owner for known, owner in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
-        return found[0] if found and scheme.lower() == "bearer" else None
+        scheme, _, token = header.partition(" ")
+        owners = [owner for known, owner in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
+        return owners[0] if owners and scheme.lower() == "bearer" else None
 
 
 async def _refuse(send: Any) -> None:
@@ -412,17 +412,17 @@ def read_tokens(text: str) -> dict[str, str]:
     Raises:
         ConfigurationError: a pair is malformed, a token is short, or a name or token stands twice.
     """
-    found: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for pair in text.replace(",", " ").split():
         name, colon, token = pair.partition(":")
         if not name or not colon:
             raise ConfigurationError("RLM_DSPY_MCP_TOKENS must hold name:token pairs, separated by commas")
         if len(token) < MIN_TOKEN_CHARS:
             raise ConfigurationError(f"the token of {name!r} is shorter than {MIN_TOKEN_CHARS} characters")
-        if token in found or name in found.values():
+        if token in tokens or name in tokens.values():
             raise ConfigurationError(f"RLM_DSPY_MCP_TOKENS names {name!r} or its token twice")
-        found[token] = name
-    return found
+        tokens[token] = name
+    return tokens
 
 
 def http_url(host: str, port: int) -> str:
@@ -439,12 +439,12 @@ def bound_sockets(host: str, port: int) -> list[socket.socket]:
     """
     bound: list[socket.socket] = []
     try:
-        found = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, address in dict.fromkeys((one[0], one[4]) for one in found):
+        addresses = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, address in dict.fromkeys((one[0], one[4]) for one in addresses):
             try:
                 bound.append(socket.create_server(address, family=family))
             except OSError as error:
-                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(found) == 1:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT) or len(addresses) == 1:
                     raise  # localhost may have an address of a family that this machine does not use
     except (OSError, UnicodeError) as error:
         for one in bound:

@@ -121,8 +121,8 @@ def _reader_version(point: EntryPoint, name: str) -> str:
 @functools.cache
 def _load_reader(point: EntryPoint) -> Read:
     with unreadable_on_error(f"its reader {point.value} cannot be loaded"):
-        found: Read = point.load()
-    return found
+        reader: Read = point.load()
+    return reader
 
 
 @contextlib.contextmanager

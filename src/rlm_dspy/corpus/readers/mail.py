@@ -109,13 +109,13 @@ def is_mbox(data: bytes) -> bool:
 
 def _message_starts(data: bytes) -> Iterator[int]:
     """Yield the offsets of mbox messages, ignoring sentences that start with From."""
-    for found in _MESSAGE.finditer(data):
-        end = data.find(b"\n\n", found.end(), found.end() + _HEAD_BYTES)
-        end = end if end >= 0 else found.end() + _HEAD_BYTES
-        crlf = data.find(b"\n\r\n", found.end(), end)
-        headers = data[found.end() : crlf if crlf >= 0 else end]
-        if _POSTED.search(found[1][:MAX_POSTED_BYTES]) or _MAIL_HEADER.search(headers):
-            yield found.start()
+    for match in _MESSAGE.finditer(data):
+        end = data.find(b"\n\n", match.end(), match.end() + _HEAD_BYTES)
+        end = end if end >= 0 else match.end() + _HEAD_BYTES
+        crlf = data.find(b"\n\r\n", match.end(), end)
+        headers = data[match.end() : crlf if crlf >= 0 else end]
+        if _POSTED.search(match[1][:MAX_POSTED_BYTES]) or _MAIL_HEADER.search(headers):
+            yield match.start()
 
 
 def header_text(value: Any) -> str:
@@ -183,19 +183,19 @@ def _is_utf8(data: bytes) -> bool:
 
 def _body_part(message: Message) -> Message | None:
     """Return the part with the text of a message: plain text if there is one, else HTML."""
-    found: dict[str, Message] = {}
+    bodies: dict[str, Message] = {}
     for part in message.walk():
         kind = part.get_content_type()
         is_attached = (part.get_content_disposition() or "") == "attachment"
-        if part.is_multipart() or is_attached or kind in found:
+        if part.is_multipart() or is_attached or kind in bodies:
             pass
         elif kind == "text/html" or (kind == "text/plain" and _part_text(part)[0].strip()):
-            found[kind] = part
+            bodies[kind] = part
         if kind == "message/rfc822":
             break  # a forwarded message has its own body
-    if message.get_content_type() == "multipart/related" and "text/html" in found:
-        return found["text/html"]
-    return found.get("text/plain") or found.get("text/html")
+    if message.get_content_type() == "multipart/related" and "text/html" in bodies:
+        return bodies["text/html"]
+    return bodies.get("text/plain") or bodies.get("text/html")
 
 
 def _part_text(part: Message) -> tuple[str, str]:

@@ -24,8 +24,8 @@ def read_html(data: bytes, name: str) -> Converted:
     text, note = _decode_page(data)
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
-    made = _convert_page(text)
-    return replace(made, note="; ".join(filter(None, (note, made.note))))
+    converted = _convert_page(text)
+    return replace(converted, note="; ".join(filter(None, (note, converted.note))))
 
 
 def _convert_page(page: str) -> Converted:
@@ -103,8 +103,8 @@ def _output_text(output: dict[str, Any]) -> str:
     if output.get("output_type") in ("error", "pyerr"):
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
-        told = "\n".join(map(_plain_text, traceback))
-        return told if named in told else f"{told}\n{named}".lstrip("\n")
+        shown = "\n".join(map(_plain_text, traceback))
+        return shown if named in shown else f"{shown}\n{named}".lstrip("\n")
     forms = {**output, **(output.get("data") or {})}  # format 3 stores the forms at the top level
     for plain in ("text", "text/plain"):
         if _plain_text(forms.get(plain) or "").strip() and not _is_placeholder(_plain_text(forms[plain])):

@@ -79,24 +79,24 @@ class _Scanner:
         """Pass on the page's tags and texts, in order."""
         text = self._text
         while self._at < len(text):
-            found = text.find("<", self._at)
-            if found < 0:
+            start = text.find("<", self._at)
+            if start < 0:
                 self._emit_text(len(text))
                 return
-            if found > self._at:
-                self._emit_text(found)
-            if text.startswith("<!--", found):
-                self._skip_past(found + 2 if text.startswith(("<!-->", "<!--->"), found) else found + 4, "-->")
-            elif text.startswith(("<!", "<?"), found):
-                self._skip_past(found, ">")
-            elif name := _NAME.match(text, found + 1):
+            if start > self._at:
+                self._emit_text(start)
+            if text.startswith("<!--", start):
+                self._skip_past(start + 2 if text.startswith(("<!-->", "<!--->"), start) else start + 4, "-->")
+            elif text.startswith(("<!", "<?"), start):
+                self._skip_past(start, ">")
+            elif name := _NAME.match(text, start + 1):
                 self._scan_start_tag(name[0].lower(), name.end())
-            elif name := _NAME.match(text, found + 2) if text.startswith("</", found) else None:
+            elif name := _NAME.match(text, start + 2) if text.startswith("</", start) else None:
                 self._skip_past(name.end(), ">")
                 self._seen.end(name[0].lower())
             else:
                 self._seen.text("<")
-                self._at = found + 1
+                self._at = start + 1
 
     def _emit_text(self, end: int) -> None:
         self._seen.text(unescape(self._text[self._at : end]))
@@ -110,11 +110,11 @@ class _Scanner:
         """Pass on a tag with its attributes, and the content of raw text elements."""
         attributes: Attributes = {}
         text = self._text
-        while found := _ATTRIBUTE.match(text, at):
-            at, value = found.end(), found[2] or ""
+        while match := _ATTRIBUTE.match(text, at):
+            at, value = match.end(), match[2] or ""
             if value[:1] in ('"', "'") and value[-1:] == value[:1] and len(value) > 1:
                 value = value[1:-1]
-            attributes.setdefault(found[1].lower(), unescape(value))
+            attributes.setdefault(match[1].lower(), unescape(value))
         at = _SPACES.match(text, at).end()  # type: ignore[union-attr]  # it also matches nothing
         self._at = at + 1
         if at >= len(text):

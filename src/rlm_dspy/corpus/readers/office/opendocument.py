@@ -85,11 +85,11 @@ def _margin_lines(package: Package, kind: str) -> Iterator[str]:
 
 def _styles_with(package: Package, name: str, value: str) -> set[str]:
     """Return the names of the styles with this property value."""
-    found = set()
+    names = set()
     for style in all_named(package.tree("content.xml"), "style"):
         if any(value_of(inner, name) == value for inner in style):
-            found.add(value_of(style, "name"))
-    return found
+            names.add(value_of(style, "name"))
+    return names
 
 
 class _Story:

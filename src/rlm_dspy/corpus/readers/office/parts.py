@@ -139,14 +139,14 @@ class Package:
 
     def _read_relations(self, name: str) -> dict[str, Relation]:
         folder, _, file = name.rpartition("/")
-        found = {}
+        relations = {}
         for element in self.tree(f"{folder}/_rels/{file}.rels"):
             target, outside = element.get("Target", ""), element.get("TargetMode", "") == "External"
             if not outside:
                 target = posixpath.normpath(posixpath.join("/" + folder, unquote(target))).lstrip("/")
             kind = element.get("Type", "").rpartition("/")[2]
-            found[element.get("Id", "")] = Relation(element.get("Id", ""), kind, target, outside)
-        return found
+            relations[element.get("Id", "")] = Relation(element.get("Id", ""), kind, target, outside)
+        return relations
 
     def main_part(self, usual: str) -> str:
         """Return the name of the document's main part."""
@@ -217,8 +217,8 @@ def first_of(element: Element, *names: str) -> Element | None:
 def chosen_of(element: Element) -> Element:
     """Return the form of a drawing (``mc:AlternateContent``) that current programs show."""
     for name in ("Choice", "Fallback"):
-        if (found := child_of(element, name)) is not None:
-            return found
+        if (child := child_of(element, name)) is not None:
+            return child
     return element
 
 

@@ -67,9 +67,9 @@ class _Document:
     def text(self) -> str:
         """Return the text of the document."""
         at = 0
-        while found := _TOKEN.match(self._source, at):
-            at = found.end()
-            word, number, byte, symbol, brace, plain = found.groups()
+        while token := _TOKEN.match(self._source, at):
+            at = token.end()
+            word, number, byte, symbol, brace, plain = token.groups()
             if word:
                 value = int(number) if number else None
                 at += max(0, value or 0) if word == "bin" else 0

@@ -37,11 +37,11 @@ def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
         database.text_factory = lambda text: text.decode("utf-8", "replace")
         database.execute("pragma query_only = on")
         database.execute("pragma trusted_schema = off")
-        found = database.execute(
+        rows = database.execute(
             "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' "
             "and sql not like 'create virtual%' order by rowid"
         )
-        return [str(name) for (name,) in found]
+        return [str(name) for (name,) in rows]
     except sqlite3.Error as error:
         raise RefusedError(f"a broken or encrypted database: {error}") from None
 

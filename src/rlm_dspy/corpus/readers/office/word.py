@@ -36,8 +36,8 @@ class _Level:
 
 def is_on(properties: Element | None, name: str) -> bool:
     """Return whether a property is present and not switched off."""
-    found = child_of(properties, name)
-    return found is not None and value_of(found) not in _OFF
+    element = child_of(properties, name)
+    return element is not None and value_of(element) not in _OFF
 
 
 class Styles:
@@ -135,8 +135,8 @@ class Numbering:
             of = levels.get(wanted, _Level())
             return format_list_number(counts.get(wanted, of.start), of.figures)
 
-        made = re.sub(r"%(\d)", number, level.pattern).strip()
-        return f"{made} " if made else ""
+        text = re.sub(r"%(\d)", number, level.pattern).strip()
+        return f"{text} " if text else ""
 
 
 def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
@@ -239,8 +239,8 @@ class WordDocument:
 
     def _notes_by_id(self, kind: str) -> dict[str, Element]:
         """Return the notes of a kind by id, without the separators from the text."""
-        found = (one for one in self._part_root(kind + "s") if local_name(one) == kind)
-        return {value_of(one, "id"): one for one in found if value_of(one, "type") in ("", "normal")}
+        notes = (one for one in self._part_root(kind + "s") if local_name(one) == kind)
+        return {value_of(one, "id"): one for one in notes if value_of(one, "type") in ("", "normal")}
 
     def _part_root(self, kind: str) -> Element:
         return self.package.tree(self._part_name(kind))
