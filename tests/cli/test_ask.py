@@ -48,7 +48,7 @@ def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def choose(*replies: Any, **options: Any) -> Any:
         lm, script = scripted(*replies, **options)
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
         return script
 
     return choose

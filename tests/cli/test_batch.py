@@ -36,7 +36,7 @@ def files(write: Callable, home: Path) -> Path:
 def speak(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def choose(*replies: Any) -> Any:
         lm, script = scripted(*replies)
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
         return script
 
     return choose
@@ -190,7 +190,7 @@ def reply(message):
     return fields(answer="x", evidence="[]")
 
 lm, script = scripted(reply)
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None)
 sys.argv[1:] = ["batch", "q.jsonl", "texts", "--out", "a.jsonl", "--mode", "direct", *sys.argv[1:]]
 sys.exit(main())
 """

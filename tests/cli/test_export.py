@@ -32,7 +32,7 @@ def asked(
     def ask(question: str, answer: str, *options: str) -> str:
         first = action(f"print(len(context), {SECRET!r})", "Look at it.")
         lm, _ = scripted(first, action(f"SUBMIT(answer={answer!r}, evidence=[])", "Done."))
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
         told = run("ask", question, "notes.md", "--json", *(options or ("--mode", "rlm")))
         assert told.code == 0, told.err
         return str(json.loads(told.out)["run_id"])

@@ -44,7 +44,7 @@ def slow(message):
 first = action("import time\\nprint(1 + 1)")
 replies = {"model": [first, hang], "cell": [first, slow, hang], "extract": [first, hang], "first": [hang]}
 lm, script = scripted(*replies[kind])
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None)
 sys.argv[1:] = ["ask", "what?", ".", *sys.argv[1:]]
 sys.exit(main())
 """

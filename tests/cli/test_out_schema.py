@@ -36,7 +36,7 @@ def speak(home: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def answer_with(*replies: str) -> None:
         lm, _ = scripted(*replies)
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
 
     return answer_with
 

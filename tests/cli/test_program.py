@@ -60,7 +60,7 @@ def ask(run: Callable[..., Result], write: Callable[[str, str], Path], monkeypat
 
     def start(place: str, *more: str) -> tuple[Result, Any]:
         lm, script = scripted(action("SUBMIT(answer='two', evidence=[])"))
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
         return run("ask", "what?", "notes.md", "--program", place, *more), script
 
     return start

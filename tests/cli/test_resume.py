@@ -32,7 +32,7 @@ from rlm_dspy.cli import model_choice
 from rlm_dspy.cli.commands import main
 
 own = lm("openai/x", cache=False, temperature=0.7)
-model_choice.choose = lambda values: model_choice.Chosen(lm=own, sub_lm=None)
+model_choice.choose = lambda values: model_choice.ChosenModels(lm=own, sub_lm=None)
 sys.exit(main(sys.argv[1:]))
 """
 CELLS = (
@@ -175,7 +175,7 @@ def play(run: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> Callabl
 
     def start(replies: list[Any], *args: str, model: str = "scripted/model") -> tuple[Result | None, Any]:
         lm, script = scripted(*replies, model=model)
-        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+        monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
         with monkeypatch.context() as patch:
             if any(reply is die for reply in replies):
                 patch.setattr(RunLog, "ended", until_killed(RunLog.ended))

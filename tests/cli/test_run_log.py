@@ -28,7 +28,7 @@ def hang(message):
     time.sleep(120)
 
 lm, script = scripted(action("print(context[:30], 'sk-secret-000000')", "Look at it."), action("print(2)"), hang)
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None)
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -118,7 +118,7 @@ def test_each_ask_is_listed_and_can_be_shown(
 ) -> None:
     write("notes.md", "One and one is two.\n")
     lm, _ = scripted(action("print(llm_query('sum'))"), "2", action("SUBMIT(answer='two', evidence=[])"))
-    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
     assert "There are no runs" in run("runs").err
     asked = json.loads(run("ask", "What is one and one?", ".", "--mode", "rlm", "--json").out)
     listed = run("runs").out.splitlines()

@@ -153,7 +153,7 @@ def test_eval_fails_when_every_question_did(run: Callable, home: Path, room: Cla
 
 def test_eval_fails_when_no_question_has_an_answer(run: Callable, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lm, _ = scripted("I would rather not.")
-    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.Chosen(lm=lm, sub_lm=None))
+    monkeypatch.setattr(model_choice, "choose", lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None))
     result = run("eval", jsonl(home / "d.jsonl", ROW), "--compare", "direct")
     assert result.code == 1
     assert "1 of 1 questions ended without an answer; the first, d-1: ActionError: " in result.err

@@ -199,7 +199,7 @@ def test_the_default_is_dspys_with_a_warning_where_there_is_none(system, monkeyp
 def test_a_sandbox_on_a_platform_without_isolation_points_to_dspys(monkeypatch):
     monkeypatch.setattr(policy, "choose", lambda *a: policy.Choice("wasm", "no native isolation is known for win32"))
     with pytest.raises(SandboxUnavailableError, match=r"interpreter_factory=dspy\.PythonInterpreter"):
-        zygote_host.Zygote(zygote_host.Setting("strong", ("never", "shared")))
+        zygote_host.Zygote(zygote_host.ZygoteSettings("strong", ("never", "shared")))
 
 
 def test_the_package_can_be_imported_where_unix_modules_are_missing():
@@ -243,8 +243,10 @@ def test_the_self_test_never_runs_without_isolation(monkeypatch):
 
 @pytest.mark.parametrize("without", [("landlock",), ("namespaces",), ("fork_control",), ("fork_control", "landlock")])
 def test_the_operations_are_refused_without_a_layer_too(without, monkeypatch):
-    original = zygote_host.Setting
-    monkeypatch.setattr(zygote_host, "Setting", lambda isolation, modules=(): original(isolation, modules, without))
+    original = zygote_host.ZygoteSettings
+    monkeypatch.setattr(
+        zygote_host, "ZygoteSettings", lambda isolation, modules=(): original(isolation, modules, without)
+    )
     assert [check for check in selftest("strong") if not check.refused] == []
     with Sandbox() as sandbox:
         sandbox.run("x = 1")
@@ -255,11 +257,11 @@ def test_the_operations_are_refused_without_a_layer_too(without, monkeypatch):
 @pytest.mark.parametrize("without", [("seccomp",), ("landlock", "namespaces"), ("privileges",)])
 def test_strong_isolation_is_refused_when_it_cannot_be_had(without):
     with pytest.raises(SandboxUnavailableError, match="missing"):
-        zygote_host.running_zygote(zygote_host.Setting("strong", (), without))
+        zygote_host.running_zygote(zygote_host.ZygoteSettings("strong", (), without))
 
 
 def test_best_effort_goes_on_and_says_so(caplog):
-    made = zygote_host.running_zygote(zygote_host.Setting("best-effort", (), ("landlock", "namespaces")))
+    made = zygote_host.running_zygote(zygote_host.ZygoteSettings("best-effort", (), ("landlock", "namespaces")))
     assert made.report["strong"] is False
     assert "weaker" in caplog.text
 

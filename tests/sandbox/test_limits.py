@@ -107,7 +107,7 @@ def test_threads_made_past_all_politeness_are_counted_by_the_kernel():
 def test_threads_made_past_all_politeness_are_counted_by_the_host(without):
     code = "import _thread, time\nfor _ in range(7_000): _thread.start_new_thread(time.sleep, (60,))"
     with Sandbox(checkpoint="never", timeout=10) as sandbox:
-        sandbox._setting = zygote_host.Setting(without=without)
+        sandbox._setting = zygote_host.ZygoteSettings(without=without)
         assert "can't start new thread" in sandbox.run(code).exception
         threads = len(list(Path(f"/proc/{sandbox._link.active.pid}/task").iterdir()))
         assert 64 < threads <= zygote_host.MOST_THREADS

@@ -104,7 +104,7 @@ def taken(pid):
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_no_more_than_the_limit_is_resident(attack, without):
     with Sandbox(memory_mb=MEMORY_MB, timeout=30, checkpoint="never") as sandbox:
-        sandbox._setting = zygote_host.Setting(without=without)
+        sandbox._setting = zygote_host.ZygoteSettings(without=without)
         sandbox.run(PRELUDE)
         sandbox.run(ATTACKS[attack])
         assert taken(sandbox._link.active.pid) < MEMORY_MB + BESIDE_MB

@@ -18,7 +18,7 @@ def slow(message):
     return action("SUBMIT(answer='4711', evidence=['the code is 4711'])")
 
 lm, script = scripted(action("print(context[:30])", "Look at it."), slow)
-model_choice.choose = lambda values: model_choice.Chosen(lm=lm, sub_lm=None)
+model_choice.choose = lambda values: model_choice.ChosenModels(lm=lm, sub_lm=None)
 PATCH
 main()
 """

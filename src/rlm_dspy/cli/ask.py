@@ -56,11 +56,11 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     corpus = input_paths.read(paths, request.choice)
     if written := outputs_below(paths):
         note_daily(terminal, loaded.settings.home, input_paths.own_text(written), paths)
-    _tell_skipped(corpus, terminal)
+    _note_skipped(corpus, terminal)
     _count_skipped(corpus, paths, loaded.settings.home, terminal)
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)
-        resume.tell_resumed(request.resumed, terminal)
+        resume.note_resumed(request.resumed, terminal)
     settings.export_for(loaded, terminal)
     with paused_garbage_collection():
         if not request.dry_run and request.first_mode(loaded.settings, corpus) == "rlm":
@@ -99,10 +99,10 @@ def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
     return resume.resumed_request(request, read_resumed(RunStore(folder).find(str(request.resume))))
 
 
-def _tell_skipped(corpus: Corpus, terminal: Terminal) -> None:
+def _note_skipped(corpus: Corpus, terminal: Terminal) -> None:
     named = [problem for problem in corpus.problems if problem.given]
     for problem in named[:_MAX_NAMED_PROBLEMS]:
-        terminal.note(f"warning: {input_paths.told(corpus, problem)}")
+        terminal.note(f"warning: {input_paths.problem_text(corpus, problem)}")
     if len(named) > _MAX_NAMED_PROBLEMS:
         terminal.note(f"warning: problems in {counted_noun(len(named) - _MAX_NAMED_PROBLEMS, 'more named file')}.")
     others = [problem for problem in corpus.problems if not problem.given and not problem.unread]

@@ -104,7 +104,7 @@ class ChatTurn(Asking):
         earlier = dspy.InputField(desc="earlier questions and answers, oldest first")
         self.signature = self.signature.append("history", earlier, type_=dspy.History)
 
-    def asked_facts(self, chosen: model_choice.Chosen) -> None:
+    def asked_facts(self, chosen: model_choice.ChosenModels) -> None:
         """Record nothing to resume: a question of a conversation depends on the earlier ones."""
 
     def more_inputs(self) -> dict[str, Any]:
@@ -188,7 +188,7 @@ class Chat:
         with line_editing(self._values.home / "chat_history", COMMANDS):
             return self._answer_lines(chosen)
 
-    def _answer_lines(self, chosen: model_choice.Chosen) -> int:
+    def _answer_lines(self, chosen: model_choice.ChosenModels) -> int:
         code = exit_codes.ANSWERED
         try:
             for line in self._input_lines():
@@ -231,7 +231,7 @@ class Chat:
             if line.strip():
                 yield line.strip()
 
-    def _answer_question(self, question: str, chosen: model_choice.Chosen) -> int:
+    def _answer_question(self, question: str, chosen: model_choice.ChosenModels) -> int:
         request = AskRequest(question, (), {}, self._choice, as_json=self._json, events=self._shows_events)
         turn = ChatTurn(request, self._terminal, self._values, self._corpus, self._discussion)
         try:

@@ -129,7 +129,7 @@ def _threads(request: EvalRequest, names: list[str]) -> int:
     return max(request.threads, CALLS_AT_ONCE if set(names) <= one_call else RUNS_AT_ONCE)
 
 
-def _plan_text(names: list[str], chosen: model_choice.Chosen, examples: list[Any]) -> str:
+def _plan_text(names: list[str], chosen: model_choice.ChosenModels, examples: list[Any]) -> str:
     """Return what each side would cost in batches and in ordinary calls."""
     contexts = [example.get("context") or "" for example in examples]
     chars = sum(getattr(one, "chars", len(one)) for one in contexts) // len(contexts)
@@ -149,7 +149,7 @@ def _plan_text(names: list[str], chosen: model_choice.Chosen, examples: list[Any
 def _ask_all(
     evaluation: Evaluation,
     asked: list[contenders.Contender],
-    chosen: model_choice.Chosen,
+    chosen: model_choice.ChosenModels,
     waves: Waves | None,
     terminal: Terminal,
 ) -> tuple[list[Row], bool]:
@@ -167,13 +167,13 @@ def _ask_all(
 
 
 def _make_contender(
-    name: str, program: Path | None, budget: Budget, chosen: model_choice.Chosen
+    name: str, program: Path | None, budget: Budget, chosen: model_choice.ChosenModels
 ) -> contenders.Contender:
     path = program if name == "rlm" else None
     return contenders.make_contender(name, budget, sub_lm=chosen.sub_lm, path=path)
 
 
-def _row_identity(program: Path | None, values: settings.Settings, chosen: model_choice.Chosen) -> str:
+def _row_identity(program: Path | None, values: settings.Settings, chosen: model_choice.ChosenModels) -> str:
     """Return what a row depends on besides side, metric and example."""
     text = program.read_text(encoding="utf-8") if program else ""
     sub = chosen.sub_lm.model if chosen.sub_lm else ""
@@ -205,7 +205,7 @@ class EvalProgress:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
-def _fallback_notice(rows: list[Row], chosen: model_choice.Chosen) -> str:
+def _fallback_notice(rows: list[Row], chosen: model_choice.ChosenModels) -> str:
     """Return a note on how many questions a fallback answered, fully or in part; empty if none."""
     asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
     mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
@@ -263,7 +263,7 @@ def _runs_folder(request: EvalRequest) -> Path | None:
 
 
 def _page_facts(
-    request: EvalRequest, values: settings.Settings, chosen: model_choice.Chosen, questions: int
+    request: EvalRequest, values: settings.Settings, chosen: model_choice.ChosenModels, questions: int
 ) -> dict[str, str]:
     """Return what the head of the page tells."""
     limits = values.budget.model_dump(exclude_none=True)

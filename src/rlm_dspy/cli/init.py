@@ -83,7 +83,7 @@ def set_up(terminal: Terminal) -> int:
         place = key_store.put_key(chosen.variable, chosen.key)
         terminal.answer(f"{chosen.variable} is kept in {place}")
     terminal.answer(f"written: {user_toml()}")
-    _tell_address(chosen, terminal)
+    _note_address(chosen, terminal)
     command = 'rlm-dspy "What is this about?"'
     if chosen.model == lms.OFFLINE and corpus is not None:
         command = first_command(corpus)
@@ -193,7 +193,7 @@ def _server_setting(model: str) -> dict[str, str]:
     return {name: address for name, address in addresses.items() if address and not settings.is_of_project(address)}
 
 
-def _tell_address(chosen: ModelAnswer, terminal: Terminal) -> None:
+def _note_address(chosen: ModelAnswer, terminal: Terminal) -> None:
     """Say where the address of the model's server is kept, or that it is not."""
     for name, address in chosen.server.items():
         terminal.note(f"{name} is {shown_address(address)}, for all models under {chosen.model.partition('/')[0]}/.")

@@ -89,7 +89,7 @@ def by_flags(text: str) -> str:
     return text
 
 
-def told(read: corpus.Corpus, problem: Problem) -> str:
+def problem_text(read: corpus.Corpus, problem: Problem) -> str:
     """Return a file's problem, with the path as the user can open it."""
     return f"{path_of(read, problem.name)}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
 

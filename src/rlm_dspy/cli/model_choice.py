@@ -24,7 +24,7 @@ _LEAVE_OUT = "leave out --temperature (or the setting temperature)"
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenModels:
     """The main LM, the sub-LM (None: the same), and a notice about the choice for the user."""
 
     lm: Any
@@ -38,7 +38,7 @@ class Chosen:
         """The main model's name."""
         return str(self.lm.model)
 
-    def with_lms(self, change: Callable[[Any], Any]) -> Chosen:
+    def with_lms(self, change: Callable[[Any], Any]) -> ChosenModels:
         """Return the choice with both LMs changed."""
         return replace(self, lm=change(self.lm), sub_lm=change(self.sub_lm) if self.sub_lm else None)
 
@@ -47,7 +47,7 @@ class Chosen:
         return dspy.context(lm=self.lm)  # type: ignore[no-any-return]
 
 
-def choose(values: Settings) -> Chosen:
+def choose(values: Settings) -> ChosenModels:
     """Choose the models, with a notice if the offline engine will answer.
 
     Raises:
@@ -74,10 +74,10 @@ def choose(values: Settings) -> Chosen:
     else:
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
     unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
-    return Chosen(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
+    return ChosenModels(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
 
 
-def choose_and_note(values: Settings, terminal: Terminal) -> Chosen:
+def choose_and_note(values: Settings, terminal: Terminal) -> ChosenModels:
     """Choose the models as ``choose`` does, and print its notice; with ``--otel``, start sending spans before."""
     terminal.start_tracing()
     chosen = choose(values)
@@ -86,7 +86,9 @@ def choose_and_note(values: Settings, terminal: Terminal) -> Chosen:
     return chosen
 
 
-def prepare_model(flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True) -> tuple[Settings, Chosen]:
+def prepare_model(
+    flags: Mapping[str, Any], terminal: Terminal, *, fallback: bool = True
+) -> tuple[Settings, ChosenModels]:
     """Return settings and model, with or without its fallback, and export the credentials."""
     loaded = load_for(terminal, flags)
     logs.configure(terminal)

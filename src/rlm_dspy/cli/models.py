@@ -13,7 +13,7 @@ from rlm_dspy.cli.options import json_option, trust_option
 from rlm_dspy.cli.terminal import Terminal
 
 if TYPE_CHECKING:
-    from rlm_dspy.lms.model_list import Listing, ModelRow
+    from rlm_dspy.lms.model_list import ModelListing, ModelRow
 
 
 @click.command(short_help="List the available models and the default.")
@@ -47,12 +47,12 @@ def models(terminal: Terminal, /, everything: bool, as_json: bool) -> None:
     _print_models(listing, terminal)
 
 
-def _listing_facts(listing: Listing) -> dict[str, Any]:
+def _listing_facts(listing: ModelListing) -> dict[str, Any]:
     rows = [{**asdict(row), "default": row.name == listing.choice.model} for row in listing.rows]
     return {"default": asdict(listing.choice), "models": rows, "notes": list(listing.notes)}
 
 
-def _print_models(listing: Listing, terminal: Terminal) -> None:
+def _print_models(listing: ModelListing, terminal: Terminal) -> None:
     from rlm_dspy.report import render
 
     if listing.rows:

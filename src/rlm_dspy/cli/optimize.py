@@ -146,7 +146,9 @@ def _load_part(name: str, path: Path, request: OptimizeRequest) -> list[dspy.Exa
     return data.load(path, limit=request.limit, prefix=f"{name}-{path.stem}" if is_shared else "")
 
 
-def rate_of(request: OptimizeRequest, values: settings.Settings, chosen: model_choice.Chosen) -> optimization.UsageRate:
+def rate_of(
+    request: OptimizeRequest, values: settings.Settings, chosen: model_choice.ChosenModels
+) -> optimization.UsageRate:
     """Return the usage per question, as measured by this optimization or an evaluation of the same data."""
     for place in (request.folder / "before.jsonl", values.home / "eval" / f"{request.data.stem}.jsonl"):
         rate = optimization.measured_rate(place, chosen.name)

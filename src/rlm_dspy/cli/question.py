@@ -150,7 +150,7 @@ class Asking:
             return exit_codes.ANSWERED
         return self.answer(chosen)
 
-    def answer(self, chosen: model_choice.Chosen) -> int:
+    def answer(self, chosen: model_choice.ChosenModels) -> int:
         """Ask a chosen model, print, keep the run as ``result``, and return the exit code."""
         if self.request.index and not self.corpus.index.build():
             self.terminal.note("The search index could not be built; -v shows why.")
@@ -184,18 +184,18 @@ class Asking:
                 self.terminal.note(OFFLINE_MISS)
             elif not any(values.values()):
                 self.terminal.note("The model's answer is empty.", always=True)
-            self._tell_missed()
+            self._note_missed()
             return exit_codes.NOT_FOUND
         if chosen.is_offline and asks_about_all(self.request.question):
             self.terminal.note(OFFLINE_RESULT, always=True)  # no exit code says it
         return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
 
-    def asked_facts(self, chosen: model_choice.Chosen) -> dict[str, Any] | None:
+    def asked_facts(self, chosen: model_choice.ChosenModels) -> dict[str, Any] | None:
         """Return what the record needs so that the run can be resumed, None if it cannot be."""
         return resume.recorded_facts(self.request, self.values, self.corpus, chosen.name)
 
     @contextmanager
-    def _replayed_models(self, chosen: model_choice.Chosen) -> Iterator[model_choice.Chosen]:
+    def _replayed_models(self, chosen: model_choice.ChosenModels) -> Iterator[model_choice.ChosenModels]:
         """Let the record of a resumed run answer the calls of the models that it holds."""
         resumed = self.request.resumed
         if resumed is None:
@@ -237,7 +237,7 @@ class Asking:
         """Whether the answer says explicitly that nothing was found, and no quote backs it."""
         return len(values) == 1 and is_miss(next(iter(values.values())), run.evidence)
 
-    def _tell_missed(self) -> None:
+    def _note_missed(self) -> None:
         """List unread files that could contain the answer that was not found."""
         missed = [problem for problem in self.corpus.problems if problem.unread]
         if not missed:
@@ -245,10 +245,12 @@ class Asking:
         kinds = Counter(Path(problem.name).suffix.lower() or "other" for problem in missed)
         counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))
         files = counted_noun(len(missed), "file")
-        first = input_paths.told(self.corpus, missed[0])
+        first = input_paths.problem_text(self.corpus, missed[0])
         self.terminal.note(f"warning: it could be in {files} not read ({counts}), such as {first}")
 
-    def _answerer(self, watch: Callable[[Event], None], chosen: model_choice.Chosen, tools: Sequence[Any]) -> Answerer:
+    def _answerer(
+        self, watch: Callable[[Event], None], chosen: model_choice.ChosenModels, tools: Sequence[Any]
+    ) -> Answerer:
         return Answerer(
             self.signature,
             mode=self.values.mode,
@@ -369,7 +371,7 @@ class Asking:
             place = RunStore(self.values.home / "runs").put(run, self.terminal.redactor)
         return place
 
-    def _print_estimate(self, chosen: model_choice.Chosen) -> None:
+    def _print_estimate(self, chosen: model_choice.ChosenModels) -> None:
         limits = {"max_iters": self.values.max_iters, "max_calls": self.values.max_calls}
         facts = estimated_facts(self.corpus, self.mode, chosen.name, **limits)
         if self.request.as_json:

@@ -171,7 +171,7 @@ def check_unchanged(request: AskRequest, corpus: Corpus, terminal: Terminal) -> 
     terminal.note(f"warning: {message} since the run was asked.")
 
 
-def tell_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
+def note_resumed(resumed: ResumedRun, terminal: Terminal) -> None:
     """Say what is replayed, and what is done again."""
     finished = len(resumed.calls) - resumed.in_flight
     terminal.note(

@@ -12,7 +12,7 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report import json_output, render
 from rlm_dspy.tuning import data
-from rlm_dspy.tuning.run_export import RunExport, expected_answers, tell_skipped
+from rlm_dspy.tuning.run_export import RunExport, expected_answers, note_skipped
 
 if TYPE_CHECKING:
     from rlm_dspy.cli.terminal import Terminal
@@ -38,7 +38,7 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
         min_score=options["min_score"],
     )
     lines = [json_output.redacted_json(render.jsonable(row), terminal.redactor) for row in export.rows(store)]
-    tell_skipped(export, terminal.note)
+    note_skipped(export, terminal.note)
     if out is None:
         for line in lines:
             terminal.masked(f"{line}\n")

@@ -40,7 +40,7 @@ from rlm_dspy.redact import MASK, is_secret_name
 from rlm_dspy.safe_files import entry_error
 
 logger = logging.getLogger(__name__)
-logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # see _tell_bad_lines
+logging.getLogger("dotenv.main").setLevel(logging.ERROR)  # see _warn_of_bad_lines
 
 PREFIX = "RLM_DSPY_"
 PROJECT_TOML = Path("rlm-dspy.toml")
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedSettings:
     """Settings with the source of each value (``default``, ``flag --model``, ``.env``, a path, …)."""
 
     settings: Settings
@@ -213,7 +213,7 @@ class Loaded:
         return keys
 
 
-def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> Loaded:
+def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False) -> LoadedSettings:
     """Load the settings; flags that are None are ignored.
 
     Args:
@@ -230,9 +230,9 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
         settings = Settings(**chosen)
     except ValidationError as error:
         raise ConfigurationError(_validation_message(error, origins)) from None
-    _tell_unknown_names()
+    _warn_of_unknown_names()
     settings._named_by = origins["model"].removeprefix("flag ").removeprefix("environment ")
-    loaded = Loaded(settings, origins, trust_project, stored_keys(os.environ))
+    loaded = LoadedSettings(settings, origins, trust_project, stored_keys(os.environ))
     named = [name for name in _MODELS if loaded.is_from_project(name)]
     settings._project_models = {getattr(settings, name): origins[name] for name in named}
     for name in ("home", "folder", "mcp", *_SERVER_KEYS, *_MODELS):
@@ -241,7 +241,7 @@ def load(flags: Mapping[str, Any] | None = None, *, trust_project: bool = False)
     return loaded
 
 
-def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> Loaded:
+def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> LoadedSettings:
     """Load the settings of a command, whose redactor learns their secrets."""
     loaded = load(flags, trust_project=terminal.trusts_project)
     terminal.redactor.learn(loaded.secrets())
@@ -281,7 +281,7 @@ def _blocked_settings(home: Path) -> list[tuple[str, str]]:
     return blocked
 
 
-def export_for(loaded: Loaded, terminal: Terminal) -> None:
+def export_for(loaded: LoadedSettings, terminal: Terminal) -> None:
     """Export keys from files for the providers' libraries; the command's redactor learns them."""
     terminal.redactor.learn(export_credentials(loaded, os.environ))
 
@@ -313,7 +313,7 @@ def _untrusted_error(name: str, origin: str, action: str) -> ConfigurationError:
     )
 
 
-def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str]) -> list[str]:
+def export_credentials(loaded: LoadedSettings, environ: dict[str, str] | os._Environ[str]) -> list[str]:
     """Export keys from files to the environment for the providers' libraries, and return their values.
 
     Variables that are already set take precedence. A key is removed from the environment if it would be sent to an
@@ -343,7 +343,9 @@ def export_credentials(loaded: Loaded, environ: dict[str, str] | os._Environ[str
     return [value for name, value in keys.items() if value and is_secret_name(name)]
 
 
-def _withhold_key(name: str, loaded: Loaded, keys: dict[str, str], environ: dict[str, str] | os._Environ[str]) -> None:
+def _withhold_key(
+    name: str, loaded: LoadedSettings, keys: dict[str, str], environ: dict[str, str] | os._Environ[str]
+) -> None:
     """Remove the key that a server would get, if the server's address comes from another source than the key."""
     variable, origin = _SERVER_KEYS[name], loaded.origins[name]
     address = keys.get(name.upper(), "")
@@ -381,7 +383,7 @@ def _own_key(variable: str, environ: Mapping[str, str]) -> str:
     return str(_toml_values(user_toml()).get(variable.lower(), ""))
 
 
-def _keys_of_dotenv(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
+def _keys_of_dotenv(loaded: LoadedSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """Return the keys of ``.env`` if it is trusted; if not, reject those that the models would use."""
     keys = {name: value for name, value in _dotenv_values().items() if name.endswith("_API_KEY") and value}
     if loaded.trusts_project:
@@ -417,7 +419,7 @@ def _kept_sources(settings_cls: type[BaseSettings]) -> dict[str, PydanticBaseSet
     return {place: InitSettingsSource(settings_cls, values) for place, values in sources.items()}
 
 
-def key_origins(loaded: Loaded, environ: Mapping[str, str]) -> dict[str, str]:
+def key_origins(loaded: LoadedSettings, environ: Mapping[str, str]) -> dict[str, str]:
     """Return where each key comes from, by the name of its variable; call it before the keys are exported."""
     places = {key.name: key.place for key in loaded.kept}
     for name in _KEYS:
@@ -434,7 +436,7 @@ def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSour
         return DotEnvSettingsSource(settings_cls, env_file=None)
     _refuse_special(DOTENV)
     try:
-        _tell_bad_lines()
+        _warn_of_bad_lines()
         return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
@@ -444,7 +446,7 @@ def _dotenv_values() -> dict[str, str | None]:
     return dotenv_values(DOTENV, encoding="utf-8-sig") if entry_error(Path()) is None else {}
 
 
-def _tell_bad_lines() -> None:
+def _warn_of_bad_lines() -> None:
     """Warn once of each statement of ``.env`` that cannot be read; python-dotenv does so at each reading, unnamed."""
     if not os.path.isfile(DOTENV):
         return
@@ -457,7 +459,7 @@ def _tell_bad_lines() -> None:
             logger.warning("%s: line %d cannot be read, such as for an unclosed quote; it is ignored", DOTENV, line)
 
 
-def _tell_unknown_names() -> None:
+def _warn_of_unknown_names() -> None:
     """Warn once of variables with our prefix that set nothing; those of the environment only if they resemble one."""
     variables = {_variable_name(name, field) for name, field in Settings.model_fields.items()} | _OTHER_VARIABLES
     known = {name.removeprefix(PREFIX): name for name in variables}

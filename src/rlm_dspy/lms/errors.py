@@ -97,18 +97,18 @@ def _no_reply_error(error: Exception, chain: list[BaseException], route: Route, 
         return cut_reply(route)
     if "LocalProtocolError" in names:
         return bad_key(route)
-    if stated := next(filter(None, (_told_inside(step, route) for step in chain)), None):
+    if stated := next(filter(None, (_error_in_body(step, route) for step in chain)), None):
         return stated
     if names & _UNREADABLE or any(map(_is_no_completion, chain)):
         if not has_answered:
-            return _unsent(route, chain[-1])
+            return _not_sent_error(route, chain[-1])
         return invalid_reply(route, "is not a chat completion in JSON")
     if isinstance(error, (ValueError, OverflowError)):
         return invalid_reply(route, f"cannot be read ({_shorten_text(str(error), route)})")
-    return _made_up(route, error)
+    return _error_without_reply(route, error)
 
 
-def _unsent(route: Route, error: BaseException) -> Exception:
+def _not_sent_error(route: Route, error: BaseException) -> Exception:
     """The error for a request that failed before any reply arrived, though a server may be there."""
     said = f"could not be asked ({_shorten_text(str(error) or type(error).__name__, route)})"
     return _make_error(lm15.InvalidRequestError, route, said, "Check the options.")
@@ -317,7 +317,7 @@ def _refusal_error(route: Route, shown: str, status: int) -> Exception:
     return _make_error(lm15.InvalidRequestError, route, f"refused the content ({shown})", "Change the input.", status)
 
 
-def _made_up(route: Route, error: Exception) -> Exception:
+def _error_without_reply(route: Route, error: Exception) -> Exception:
     """Translate an exception without a server's reply: its class is reliable, its text and status may not be."""
     below = getattr(error, "original_exception", None)
     name, error = type(error).__name__, below if isinstance(below, Exception) else error
@@ -404,7 +404,7 @@ def _is_no_completion(cause: Any) -> bool:
     return type(cause).__name__ == "OpenAIError" and type(cause).__module__.startswith("litellm.llms.openai")
 
 
-def _told_inside(cause: Any, route: Route) -> Exception | None:
+def _error_in_body(cause: Any, route: Route) -> Exception | None:
     """Return the error that a server wrote into a reply that started with status 200."""
     name, body = type(cause).__name__, getattr(cause, "body", None)
     if body and isinstance(body, (dict, str)) and (name == "APIError" or isinstance(cause, WrittenError)):

@@ -50,7 +50,7 @@ class DiagnosisLine:
 
 
 @dataclass(frozen=True)
-class Listing:
+class ModelListing:
     """The models that can be reached now, and the default one."""
 
     rows: tuple[ModelRow, ...]
@@ -58,7 +58,7 @@ class Listing:
     notes: tuple[str, ...] = ()
 
 
-def list_models(env: Mapping[str, str] | None = None, *, everything: bool = False) -> Listing:
+def list_models(env: Mapping[str, str] | None = None, *, everything: bool = False) -> ModelListing:
     """List the models of Ollama and own servers, Groq's with a key, and on request LiteLLM's whole table."""
     env = os.environ if env is None else env
     base = ollama.base_url(env)
@@ -84,7 +84,7 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
     if everything:
         known = {row.name for row in rows}
         rows += [row for row in _litellm_rows() if row.name not in known]
-    return Listing(tuple(rows), choose(None, env), tuple(notes))
+    return ModelListing(tuple(rows), choose(None, env), tuple(notes))
 
 
 def probe_provider(model: str, **options: Any) -> tuple[DiagnosisLine, ...]:

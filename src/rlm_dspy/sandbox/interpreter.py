@@ -93,7 +93,7 @@ class Sandbox:
         self.memory_mb = memory_mb
         self.max_output_chars = max_output_chars
         self.saving = checkpoint
-        self._setting = zygotes.Setting(isolation, checks.with_parts(modules))
+        self._setting = zygotes.ZygoteSettings(isolation, checks.with_parts(modules))
         self._link: Link | None = None
         self._owner = os.getpid()
         self._ended, self._number = False, 0

@@ -14,13 +14,13 @@ from .process import ProtocolError, WorkerGoneError
 
 MAX_TASKS = 8192  # threads and processes of all sessions of a zygote, if the kernel counts them separately
 
-_Key = tuple[zygotes.Setting, int, int]
+_Key = tuple[zygotes.ZygoteSettings, int, int]
 
 _lock = threading.Lock()
 _ready: dict[_Key, list[Link]] = {}
 
 
-def worker_config(setting: zygotes.Setting, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
+def worker_config(setting: zygotes.ZygoteSettings, memory_mb: int, max_output_chars: int) -> dict[str, Any]:
     """Return the configuration a worker receives when it is forked."""
     return {
         "output": max_output_chars,
@@ -42,14 +42,14 @@ def prewarm(
     Raises:
         SandboxUnavailableError: The requested isolation is not available here.
     """
-    setting = zygotes.Setting(isolation, checks.with_parts(modules))
+    setting = zygotes.ZygoteSettings(isolation, checks.with_parts(modules))
     config = worker_config(setting, memory_mb, max_output_chars)
     fresh = [_new_link(zygotes.running_zygote(setting), config) for _ in range(count)]
     with _lock:
         _ready.setdefault(_pool_key(setting, config), []).extend(fresh)
 
 
-def connect(setting: zygotes.Setting, config: dict[str, Any]) -> Link:
+def connect(setting: zygotes.ZygoteSettings, config: dict[str, Any]) -> Link:
     """Return a session, from the pool if possible, else a new one.
 
     Raises:
@@ -83,7 +83,7 @@ def _pooled_link(zygote: zygotes.Zygote, config: dict[str, Any]) -> Link | None:
     return None
 
 
-def _pool_key(setting: zygotes.Setting, config: dict[str, Any]) -> _Key:
+def _pool_key(setting: zygotes.ZygoteSettings, config: dict[str, Any]) -> _Key:
     return setting, config["memory"], config["output"]
 
 

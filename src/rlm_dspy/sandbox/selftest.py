@@ -154,4 +154,4 @@ def report(isolation: policy.Isolation = "best-effort") -> dict[str, Any]:
     Raises:
         SandboxUnavailableError: The requested isolation is not available here.
     """
-    return dict(zygotes.running_zygote(zygotes.Setting(isolation)).report)
+    return dict(zygotes.running_zygote(zygotes.ZygoteSettings(isolation)).report)

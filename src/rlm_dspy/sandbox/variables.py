@@ -221,23 +221,23 @@ def _anonymous_file() -> int:
 
 
 @dataclass(eq=False, frozen=True)
-class Handing:
+class HandedValue:
     """One handover of a value; a second handover of the same value is a different one."""
 
     value: Any
 
 
-Handings = dict[str, Handing]
+HandedValues = dict[str, HandedValue]
 
 
 class VariableBook:
     """The variables handed over, and those that the worker (``held``) and its sleeping copy (``safe``) have."""
 
     def __init__(self) -> None:
-        self._given: Handings = {}  # the latest of every name
+        self._given: HandedValues = {}  # the latest of every name
         self._before = self._given  # without those of the latest cell
-        self.held: Handings = {}
-        self.safe: Handings = {}
+        self.held: HandedValues = {}
+        self.safe: HandedValues = {}
 
     def pack(self, variables: dict[str, Any]) -> list[Parcel]:
         """Pack new variables; a long text, bytes or corpus that the worker already has is not sent again.
@@ -245,7 +245,7 @@ class VariableBook:
         Raises:
             HandoverError: One of them cannot be passed; none is recorded then.
         """
-        fresh = {name: Handing(value) for name, value in variables.items() if not self._is_unchanged(name, value)}
+        fresh = {name: HandedValue(value) for name, value in variables.items() if not self._is_unchanged(name, value)}
         parcels = _packed_parcels(fresh)
         self._before, self._given = self._given, self._given | fresh
         return parcels
@@ -255,7 +255,7 @@ class VariableBook:
         names = {parcel.message["name"] for parcel in coming}
         return _packed_parcels({k: v for k, v in self._given.items() if k not in names and self.held.get(k) is not v})
 
-    def with_those(self, names: Collection[str]) -> Handings:
+    def with_those(self, names: Collection[str]) -> HandedValues:
         """Return the variables that the worker holds after these were handed over."""
         return self.held | {name: self._given[name] for name in names if name in self._given}
 
@@ -285,10 +285,10 @@ def _is_long_and_fixed(value: Any) -> bool:
     return (isinstance(value, str | bytes) and len(value) >= LARGE_BYTES) or isinstance(value, Mapped)
 
 
-def _packed_parcels(handings: Handings) -> list[Parcel]:
+def _packed_parcels(handed: HandedValues) -> list[Parcel]:
     parcels: list[Parcel] = []
     try:
-        for name, handing in handings.items():
+        for name, handing in handed.items():
             parcels.append(pack(name, handing.value))
             if sum(len(parcel.descriptors) for parcel in parcels) > MAX_DESCRIPTORS:
                 raise HandoverError(

@@ -57,7 +57,7 @@ MOST_THREADS = 128  # of one process; the worker's ``threading`` allows only 64
 
 
 @dataclass(frozen=True)
-class Setting:
+class ZygoteSettings:
     """The settings that distinguish one zygote from another."""
 
     isolation: policy.Isolation = "strong"
@@ -78,7 +78,7 @@ class ForkAllowance:
 class Zygote:
     """A running zygote; ``report`` lists the isolation it verified at startup."""
 
-    setting: Setting
+    setting: ZygoteSettings
     report: dict[str, Any] = field(default_factory=dict)
     pid: int = -1
     group: int = -1
@@ -355,11 +355,11 @@ def _search_path(modules: tuple[str, ...]) -> list[str]:
     return [entry for entry in sys.path if entry]
 
 
-_zygotes: dict[Setting, Zygote] = {}
+_zygotes: dict[ZygoteSettings, Zygote] = {}
 _starting = threading.Lock()
 
 
-def running_zygote(setting: Setting) -> Zygote:
+def running_zygote(setting: ZygoteSettings) -> Zygote:
     """Return this process's zygote for ``setting``, starting one if needed or if it died."""
     with _starting:
         zygote = _zygotes.get(setting)

@@ -151,7 +151,7 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
         except CorpusError as error:
             export.skipped[str(error)] += 1
     _cached.clear()
-    run_export.tell_skipped(export, logger.warning)
+    run_export.note_skipped(export, logger.warning)
     if not examples:
         raise CorpusError(f"no run in {place} is marked {mark}: use `rlm-dspy runs mark RUN {mark}`")
     return examples

@@ -47,7 +47,7 @@ class TextTable:
 
 
 @dataclass
-class Joined:
+class RecordsBySpan:
     """The records of a tree of runs by the spans that they belong to."""
 
     records: dict[int, Step | SubCall] = field(default_factory=dict)
@@ -58,9 +58,9 @@ class Joined:
         return self.runs.get(span.run) if span.kind == "run" else self.records.get(span.id)
 
 
-def joined_records(run: Run) -> Joined:
+def joined_records(run: Run) -> RecordsBySpan:
     """Return the steps and sub-calls of the whole tree by their span, and its runs by their id."""
-    joined, runs = Joined(), [run]
+    joined, runs = RecordsBySpan(), [run]
     while runs:
         record = runs.pop()
         joined.runs.setdefault(record.id, record)

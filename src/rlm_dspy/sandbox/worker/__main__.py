@@ -35,9 +35,9 @@ if __name__ == "__main__":
     first, last, _ = index["rlm_worker.bytecode_importer"]
     space: dict[str, object] = {"__name__": "rlm_worker.bytecode_importer"}
     exec(marshal.loads(codes[first:last]), space)
-    books = space["BytecodeImporter"]()  # type: ignore[operator]
-    books.add(index, codes)
-    sys.meta_path.insert(2, books)  # before the finder that searches folders
+    importer = space["BytecodeImporter"]()  # type: ignore[operator]
+    importer.add(index, codes)
+    sys.meta_path.insert(2, importer)  # before the finder that searches folders
     __import__("rlm_worker.forks", fromlist=["watch"]).watch()  # before the first module that registers handlers
     main = __import__("rlm_worker.zygote", fromlist=["main"]).main
-    main(channel, int(sys.argv[2]), instructions, books, receive_bytecode)
+    main(channel, int(sys.argv[2]), instructions, importer, receive_bytecode)

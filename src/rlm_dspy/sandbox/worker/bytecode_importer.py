@@ -18,7 +18,7 @@ class BytecodeImporter:
     """A finder and loader for modules added as bytecode."""
 
     def __init__(self) -> None:
-        self.books: dict[str, tuple[memoryview, bool]] = {}
+        self.compiled: dict[str, tuple[memoryview, bool]] = {}
         self.after: dict[str, Callable[[], None]] = {}
 
     def __repr__(self) -> str:
@@ -27,20 +27,20 @@ class BytecodeImporter:
     def add(self, index: "dict[str, tuple[int, int, bool]]", codes: memoryview) -> None:
         """Add modules: where the code of each one is, and whether it is a package."""
         for name, (start, stop, package) in index.items():
-            self.books[name] = (codes[start:stop], package)
+            self.compiled[name] = (codes[start:stop], package)
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> ModuleSpec | None:
         """Return the spec of a module, or None if it was not added."""
-        if name not in self.books:
+        if name not in self.compiled:
             return None
-        return ModuleSpec(name, self, is_package=self.books[name][1])  # type: ignore[arg-type]
+        return ModuleSpec(name, self, is_package=self.compiled[name][1])  # type: ignore[arg-type]
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let the import system make the module."""
 
     def exec_module(self, module: "ModuleType") -> None:
         """Run the module's bytecode."""
-        code = marshal.loads(self.books[module.__name__][0])
+        code = marshal.loads(self.compiled[module.__name__][0])
         _fix_co_filename(code, f"<{module.__name__}>")  # instead of the host's path
         exec(code, module.__dict__)
         action = self.after.get(module.__name__)

@@ -40,7 +40,7 @@ def main(
     channel: socket.socket,
     life: int,
     instructions: bytes,
-    books: bytecode_importer.BytecodeImporter,
+    importer: bytecode_importer.BytecodeImporter,
     receive: Callable[..., Any],
 ) -> NoReturn:
     """Run as the keeper until the host ends; the zygote continues in a descendant."""
@@ -51,10 +51,10 @@ def main(
     report: dict[str, Any] = {"python": ".".join(map(str, sys.version_info[:3]))}
     started = time.perf_counter()
     places.name_code()
-    toolkit = _preload_modules(policy, books)
+    toolkit = _preload_modules(policy, importer)
     _, index, codes = receive(channel)
-    books.add(index, codes)
-    report["missing"] = _import_modules([*_modules_without_bytecode(books), *policy["modules"]])
+    importer.add(index, codes)
+    report["missing"] = _import_modules([*_modules_without_bytecode(importer), *policy["modules"]])
     sys.path.clear()
     share = zstr.string_maker()
     report["shared_text"] = share is not None
@@ -72,10 +72,10 @@ def _milliseconds_since(started: float) -> float:
     return round(1000 * (time.perf_counter() - started), 2)
 
 
-def _preload_modules(policy: dict[str, Any], books: bytecode_importer.BytecodeImporter) -> Any:
+def _preload_modules(policy: dict[str, Any], importer: bytecode_importer.BytecodeImporter) -> Any:
     """Import the modules that every session needs or that cannot be imported later; return the toolkit."""
-    books.after["asyncio"] = _shrink_asyncio
-    books.after["linecache"] = evaluate.remember_lines
+    importer.after["asyncio"] = _shrink_asyncio
+    importer.after["linecache"] = evaluate.remember_lines
     # Some modules read the system's name on import; the call is refused, and the host's name is private.
     system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
     os.uname = lambda: system
@@ -99,9 +99,9 @@ def _import_modules(names: Iterable[str]) -> list[str]:
     return missing
 
 
-def _modules_without_bytecode(books: bytecode_importer.BytecodeImporter) -> list[str]:
+def _modules_without_bytecode(importer: bytecode_importer.BytecodeImporter) -> list[str]:
     """Return the modules without bytecode from the host, which cannot be read later."""
-    return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in books.books]
+    return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in importer.compiled]
 
 
 def _shrink_asyncio() -> None:
