@@ -102,18 +102,21 @@ def test_many_at_once_are_all_answered(start: Start) -> None:
         assert metric(url, 'rlm_questions{state="waiting"}') == 0
 
 
-def test_a_client_that_leaves_ends_its_run(start: Start) -> None:
-    with OpenAIServer(Fault(delay=60), reply=SUBMIT) as server:
+def test_a_client_that_leaves_ends_its_run_which_counts(start: Start) -> None:
+    step = "[[ ## reasoning ## ]]\nlook\n\n[[ ## code ## ]]\nprint(1)\n"
+    with OpenAIServer(Fault(), Fault(delay=60), reply=step) as server:
         url = start(**model_at(server))
         with httpx.stream("POST", f"{url}/ask", json={"question": "What is the code?"}, timeout=60) as reply:
             lines = reply.iter_lines()
-            next(lines)
+            while "event: output" not in next(lines):
+                pass
             assert metric(url, 'rlm_questions{state="running"}') == 1
         deadline = time.monotonic() + 20
         while metric(url, 'rlm_questions{state="running"}') and time.monotonic() < deadline:
             time.sleep(0.1)
         assert metric(url, 'rlm_questions{state="running"}') == 0
         assert metric(url, 'rlm_questions{state="left"}') == 1
+        assert metric(url, "rlm_tokens_total") > 0
 
 
 def test_each_question_has_limits_of_its_own(start: Start) -> None:
@@ -162,18 +165,3 @@ def test_clients_that_give_up_waiting_leave_their_place(start: Start) -> None:
             assert metric(url, 'rlm_questions{state="waiting"}') == 0
             with pytest.raises(httpx.TimeoutException):  # and not 503
                 httpx.post(f"{url}/ask", json=question, timeout=0.5)
-
-
-def test_what_a_run_cost_counts_if_its_client_left(start: Start) -> None:
-    step = "[[ ## reasoning ## ]]\nlook\n\n[[ ## code ## ]]\nprint(1)\n"
-    with OpenAIServer(Fault(), Fault(delay=60), reply=step) as server:
-        url = start(**model_at(server))
-        with httpx.stream("POST", f"{url}/ask", json={"question": "What is the code?"}, timeout=60) as reply:
-            lines = reply.iter_lines()
-            while "event: output" not in next(lines):
-                pass
-        deadline = time.monotonic() + 20
-        while metric(url, 'rlm_questions{state="running"}') and time.monotonic() < deadline:
-            time.sleep(0.1)
-        assert metric(url, 'rlm_questions{state="left"}') == 1
-        assert metric(url, "rlm_tokens_total") > 0

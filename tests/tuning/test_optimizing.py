@@ -416,8 +416,8 @@ def test_a_slow_question_is_asked_once(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(Student, "reply", slow_reply)
     made, learner, _ = job(tmp_path / "run", "bootstrap", calls=300)
-    made = dataclasses.replace(made, train=named(2, 1), val=named(3, 2), test=named(2, 3), threads=6)
-    plan = optimization.Plan("bootstrap", 2, 3, 2, 300, RATE, 90, {"num_candidate_programs": 0})
+    made = dataclasses.replace(made, train=named(1, 1), val=named(2, 2), test=named(1, 3), threads=6)
+    plan = optimization.Plan("bootstrap", 1, 2, 1, 300, RATE, 90, {"num_candidate_programs": 0})
     Optimization(made, plan).run()
     prompts = [str(request.messages) + str(request.system) for request in learner.requests]
     assert len(prompts) == len(set(prompts))

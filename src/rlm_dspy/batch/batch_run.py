@@ -382,10 +382,11 @@ class _InFlight:
             self._flying[future] = (name, question, share)
 
     def _submit_question(self, executor: Executor, name: str, question: str, share: float | None) -> Future[Row]:
-        ask = partial(answer_question, self.batch.program, question, share, asked_again=name in self._unreadable)
+        again = name in self._unreadable
         if isinstance(executor, ThreadPoolExecutor):  # its threads inherit the caller's dspy.context
-            return executor.submit(contextvars.copy_context().run, ask)
-        return executor.submit(ask)
+            run = contextvars.copy_context().run
+            return executor.submit(run, answer_question, self.batch.program, question, share, asked_again=again)
+        return executor.submit(answer_question, self.batch.program, question, share, asked_again=again)
 
     def _finish_question(self, future: Future[Row], pool: _WorkerPool) -> None:
         name, question, share = self._flying.pop(future)

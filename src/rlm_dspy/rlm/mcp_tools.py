@@ -331,7 +331,7 @@ def _listed_tools(portal: Any, client: Any, server: McpServer) -> list[Any]:
         page = _answered(portal, server, partial(client.list_tools, cursor=cursor))
         tools += page.tools
         cursor = page.next_cursor
-        if not cursor:
+        if not cursor or not page.tools:
             break
     if cursor or len(tools) > MAX_TOOLS:
         logger.warning("%s lists more tools than are read: the first %d are used", server.label, len(tools[:MAX_TOOLS]))

@@ -6,6 +6,7 @@ that cannot be passed are rejected here, by name, before any code runs.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -69,6 +70,8 @@ def pack(name: str, value: Any) -> Parcel:
     try:
         return _pack_value(name, value)
     except (TypeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EFBIG:  # such as what the user's own corpus raises
+            raise
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         if reason.endswith("border"):
             reason = f"{reason}. {_passable_form(value)}"
