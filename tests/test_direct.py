@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import dspy
 import pydantic
@@ -420,3 +420,29 @@ def test_the_offline_engine_is_a_warning_in_the_record_of_both_modes() -> None:
         counted = Direct(SIGNATURE)(context="The captain is Ahab.", question="How many captains are there?").run
     assert direct.warnings == explored.warnings == (OFFLINE_ANSWER,)
     assert counted.warnings == (OFFLINE_ANSWER, OFFLINE_PASSAGES)
+
+
+def no_nines(value: int) -> int:
+    if value == 9:
+        raise KeyError("nine")
+    return value
+
+
+@pytest.mark.parametrize(
+    ("annotation", "said", "problem"),
+    [
+        (Annotated[int, pydantic.Field(le=5)], "7", "Input should be less than or equal to 5"),
+        (Annotated[int, pydantic.AfterValidator(no_nines)], "9", "KeyError: 'nine'"),
+        (Annotated[int, pydantic.Field(le=5)], "4", None),
+    ],
+)
+def test_an_answer_beyond_its_limits_is_kept_with_a_warning(annotation: Any, said: str, problem: str | None) -> None:
+    inputs = {"context": (str, dspy.InputField()), "question": (str, dspy.InputField())}
+    lm, _ = scripted(fields(answer=said))
+    with dspy.context(lm=lm):
+        done = Direct(dspy.Signature({**inputs, "answer": (annotation, dspy.OutputField())}))(
+            context="4 7 9", question="q"
+        )
+    assert done.answer == int(said)
+    told = [warning for warning in done.run.warnings if "does not keep to its limits" in warning]
+    assert told == ([] if problem is None else [f"answer does not keep to its limits: {problem}"])

@@ -67,7 +67,7 @@ def _checked_limits(value: Any, field: Any) -> Any:
     """Return a value that keeps to the limits of its field (``dspy.OutputField(le=5)``), which its type does not have.
 
     Raises:
-        pydantic.ValidationError: it does not.
+        pydantic.ValidationError: it does not, or what a validator of the user's raises.
     """
     if not field.metadata:
         return value
@@ -80,7 +80,7 @@ def limit_problems(signature: type[dspy.Signature], outputs: Mapping[str, Any]) 
     for name, field in signature.output_fields.items():
         try:
             _checked_limits(outputs[name], field)
-        except pydantic.ValidationError as error:
+        except Exception as error:  # a validator of the user's type may raise anything, and the answer is paid for
             problems.append(f"{name} does not keep to its limits: {_error_text(error, None, None)}")
     return problems
 
