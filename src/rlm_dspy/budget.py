@@ -46,7 +46,9 @@ class Budget(BaseModel):
     @field_validator("max_cost", "max_seconds")
     @classmethod
     def _read_infinity(cls, value: float | None) -> float | None:
-        return None if value == math.inf else value
+        if value == math.inf:
+            return None
+        return value
 
     @field_validator("max_depth")
     @classmethod
@@ -141,7 +143,9 @@ class Ledger:
     @property
     def root(self) -> Ledger:
         """The ledger of the whole tree."""
-        return self.parent.root if self.parent else self
+        if self.parent:
+            return self.parent.root
+        return self
 
     @property
     def seconds(self) -> float:
@@ -156,7 +160,9 @@ class Ledger:
             for node in self._chain_from_root()
             if node.budget.max_seconds is not None
         ]
-        return max(0.0, min(left)) if left else None
+        if left:
+            return max(0.0, min(left))
+        return None
 
     @property
     def calls_left(self) -> int:
@@ -179,7 +185,9 @@ class Ledger:
             return "max_seconds"
         if budget.max_tokens is not None and used + tokens >= budget.max_tokens:
             return "max_tokens"
-        return "max_cost" if self._has_spent_cost(cost) else None
+        if self._has_spent_cost(cost):
+            return "max_cost"
+        return None
 
     @property
     def is_overspent(self) -> bool:
@@ -241,14 +249,18 @@ class Ledger:
             nodes = self._chain_from_root()
             shares = [(node._used(limit), getattr(node.budget, limit)) for node in nodes]
         figures = [(used, most) for used, most in shares if most is not None]
-        return used_text(limit, *min(figures, key=lambda pair: pair[1] - pair[0])) if figures else ""
+        if figures:
+            return used_text(limit, *min(figures, key=lambda pair: pair[1] - pair[0]))
+        return ""
 
     def _used(self, limit: str) -> float:
         if limit == "max_llm_calls":
             return self.sub_calls
         if limit == "max_tokens":
             return self.usage.total_tokens
-        return self.known_cost if limit == "max_cost" else self.seconds
+        if limit == "max_cost":
+            return self.known_cost
+        return self.seconds
 
     def counters(self) -> str:
         """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""

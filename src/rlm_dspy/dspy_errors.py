@@ -172,7 +172,9 @@ def failed_generation(error: BaseException) -> str | None:
         error: the error raised by an LM call, from this package's engine or DSPy's.
     """
     sample = bad_sample(error)
-    return None if sample is None else sample[1]
+    if sample is None:
+        return None
+    return sample[1]
 
 
 def bad_sample(error: BaseException) -> tuple[str, str] | None:
@@ -181,7 +183,9 @@ def bad_sample(error: BaseException) -> tuple[str, str] | None:
     for cause in error_chain(error):
         sample, wrote = _refused_sample(cause)
         code, text = code or sample, text or wrote
-    return (code, text) if code else None
+    if code:
+        return code, text
+    return None
 
 
 def error_chain(error: BaseException) -> list[Any]:
@@ -212,4 +216,6 @@ def _error_body(cause: Any) -> dict[str, Any]:
         except (AttributeError, RuntimeError, ValueError):  # no reply, an unread one, or not JSON
             return {}
     detail = body.get("error", body) if isinstance(body, dict) else None
-    return detail if isinstance(detail, dict) else {}
+    if isinstance(detail, dict):
+        return detail
+    return {}

@@ -132,7 +132,9 @@ def may_be_asked(model: str, base: str) -> bool:
 def window_of(access: Access | None, name: str) -> int | None:
     """Return the window that a server gives a model, or None if it does not report it."""
     server = server_at(access)
-    return None if server is None else server.window_of(name)
+    if server is None:
+        return None
+    return server.window_of(name)
 
 
 def server_at(access: Access | None) -> LocalServer | None:
@@ -195,7 +197,10 @@ def shown_address(base: str) -> str:
 def _llama_cpp(base: str, rows: list[dict[str, Any]], props: dict[str, Any]) -> LocalServer:
     """Parse the answers of a llama-server: its window is per slot, the same for all models."""
     settings = props.get("default_generation_settings")
-    window = _positive_count(settings.get("n_ctx")) if isinstance(settings, dict) else None
+    if isinstance(settings, dict):
+        window = _positive_count(settings.get("n_ctx"))
+    else:
+        window = None
     models = []
     for row in rows:
         meta = row["meta"] if isinstance(row.get("meta"), dict) else {}
@@ -227,7 +232,9 @@ def is_shown(value: Any) -> bool:
 
 
 def _positive_count(value: Any) -> int | None:
-    return value if type(value) is int and 0 < value <= MOST_TOKENS else None
+    if type(value) is int and 0 < value <= MOST_TOKENS:
+        return value
+    return None
 
 
 def _asked_beside(access: Access, path: str) -> dict[str, Any]:
@@ -261,7 +268,10 @@ def _fetch_json(url: str, access: Access) -> dict[str, Any]:
         with error:
             raise ServerUnreachableError(f"{url} answered with HTTP {error.code}", has_answered=True) from None
     except urllib.error.URLError as error:
-        name = type(error.reason).__name__ if isinstance(error.reason, Exception) else "no connection"
+        if isinstance(error.reason, Exception):
+            name = type(error.reason).__name__
+        else:
+            name = "no connection"
         raise ServerUnreachableError(f"nothing answers at {url} ({name})", has_answered=False) from None
     except (TimeoutError, ConnectionError):
         raise ServerUnreachableError(f"{url} did not answer within {access.timeout:g} s", has_answered=False) from None
@@ -310,4 +320,6 @@ def _is_private(host: str) -> bool:
 
 
 def _variable_stem(model: str) -> str:
-    return model.partition("/")[0].upper() if "/" in model else "OPENAI"
+    if "/" in model:
+        return model.partition("/")[0].upper()
+    return "OPENAI"

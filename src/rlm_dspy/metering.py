@@ -47,7 +47,9 @@ def whole_count(reported: Any) -> int | None:
     """Return a count of tokens that a server reports, None if no call can have it."""
     try:
         count = int(reported)
-        return count if 0 <= count <= MOST_TOKENS and count == float(reported) else None
+        if 0 <= count <= MOST_TOKENS and count == float(reported):
+            return count
+        return None
     except (TypeError, ValueError, OverflowError):
         return None
 
@@ -195,7 +197,10 @@ class Meter(BaseCallback):  # type: ignore[misc]
             usage = _estimated_usage({**sent, "outputs": outputs}, getattr(lm, "model", ""))
         self.response, self.outputs = entry["response"] if entry else None, outputs
         if self.recorder and (span := self._spans.pop(call_id, None)):
-            error = None if exception is None else f"{type(exception).__name__}: {exception}"
+            if exception is None:
+                error = None
+            else:
+                error = f"{type(exception).__name__}: {exception}"
             finish = "" if exception else self.finish
             facts: dict[str, Any] = {"finish": finish, "error": error, "output": reply_text(outputs)}
             self.recorder.end(span, usage=usage, thinking=thinking_chars(outputs), **facts)
@@ -219,7 +224,10 @@ class Meter(BaseCallback):  # type: ignore[misc]
             if sent is not None:
                 model = getattr(lm, "model", "unknown")
                 wraps_models = self._wraps_models(call_id)
-                usage = Usage() if wraps_models else self._abandoned_usage(sent, model)
+                if wraps_models:
+                    usage = Usage()
+                else:
+                    usage = self._abandoned_usage(sent, model)
                 self.add(model, usage)
                 if self.recorder and (span := self._spans.pop(call_id, None)):
                     self.recorder.end(span, usage=usage, error="the call was abandoned")
@@ -308,7 +316,10 @@ def prompt_messages(sent: Mapping[str, Any]) -> list[tuple[str, str]]:
     request: Any = sent.get("request") or sent.get("prompt")
     messages = sent.get("messages")
     if messages is None and hasattr(request, "messages"):  # an lm15 request
-        system = [{"role": "system", "content": request.system}] if request.system else []
+        if request.system:
+            system = [{"role": "system", "content": request.system}]
+        else:
+            system = []
         messages = [*system, *request.messages]
     if messages is None:
         messages = [{"role": "user", "content": request}]
@@ -321,16 +332,27 @@ def _role_and_text(message: Any) -> tuple[str, str]:
     if not isinstance(message, Mapping):
         message = {"role": getattr(message, "role", ""), "content": getattr(message, "parts", None) or str(message)}
     content = message.get("content")
-    text = content if isinstance(content, str) else "\n".join(_part_text(part) for part in content or ())
+    if isinstance(content, str):
+        text = content
+    else:
+        text = "\n".join(_part_text(part) for part in content or ())
     return str(message.get("role", "")), text
 
 
 def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
-    text = part.get("text") if isinstance(part, Mapping) else getattr(part, "text", None)
-    kind = part.get("type") if isinstance(part, Mapping) else type(part).__name__
-    return text if isinstance(text, str) else f"{PART}{kind}]"
+    if isinstance(part, Mapping):
+        text = part.get("text")
+    else:
+        text = getattr(part, "text", None)
+    if isinstance(part, Mapping):
+        kind = part.get("type")
+    else:
+        kind = type(part).__name__
+    if isinstance(text, str):
+        return text
+    return f"{PART}{kind}]"
 
 
 def reply_text(outputs: Any) -> str:
@@ -347,7 +369,9 @@ def reply_text(outputs: Any) -> str:
 def thinking_chars(outputs: Any) -> int:
     """Return how many characters of ``reply_text`` are hidden thinking at its start, if there is one output."""
     first = outputs[0] if isinstance(outputs, list) and outputs else outputs
-    return len(str(first.get("reasoning_content") or "")) if isinstance(first, Mapping) else 0
+    if isinstance(first, Mapping):
+        return len(str(first.get("reasoning_content") or ""))
+    return 0
 
 
 def response_usage(request: Any, response: Any, model: str) -> Usage:

@@ -34,7 +34,9 @@ def is_secret_name(name: str) -> bool:
 def _password(value: str) -> str:
     """Return the password in an address, "" if there is none."""
     try:
-        return (urlsplit(value.strip()).password or "") if "://" in value else ""
+        if "://" in value:
+            return urlsplit(value.strip()).password or ""
+        return ""
     except ValueError:  # no address
         return ""
 
@@ -88,7 +90,10 @@ class Redactor:
             shown: dict[str, Any] = {}
             for key, item in value.items():
                 is_secret = item and is_secret_name(str(key))
-                shown[self.text(str(key))] = MASK if is_secret else self.named(item)
+                if is_secret:
+                    shown[self.text(str(key))] = MASK
+                else:
+                    shown[self.text(str(key))] = self.named(item)
             return shown
         if isinstance(value, (list, tuple)):
             return [self.named(item) for item in value]

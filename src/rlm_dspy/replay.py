@@ -91,7 +91,9 @@ class Replay:
         """Return the id of a root run that starts now: that of the record, or a new one."""
         with self._lock:
             self._started_runs += 1
-            return self._run_ids.popleft() if self._run_ids else new_run_id()
+            if self._run_ids:
+                return self._run_ids.popleft()
+            return new_run_id()
 
     def take_reply(
         self, step: int, asked: str, prompt: Sequence[tuple[str, str]], *, is_sub_call: bool
@@ -160,4 +162,6 @@ def new_run_id() -> str:
 def root_run_id() -> str:
     """Return the id of a root run that starts in this context."""
     replay = REPLAY.get()
-    return replay.next_run_id() if replay else new_run_id()
+    if replay:
+        return replay.next_run_id()
+    return new_run_id()

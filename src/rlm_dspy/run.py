@@ -31,7 +31,9 @@ RECORD_FORMAT = 3  # of runs as JSON; 1 had no spans, 2 did not say what can be 
 def replace_surrogates(value: Any) -> Any:
     """Return a value whose texts can be encoded as UTF-8: lone surrogates, which models do write, become `?`."""
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "replace").decode()
+        if value.isascii():
+            return value
+        return value.encode("utf-8", "replace").decode()
     if type(value) in (list, tuple):
         return type(value)(map(replace_surrogates, value))
     if type(value) is dict:
@@ -275,7 +277,10 @@ class Run(_Value):
         rows += [("warning", text) for text in self.warnings[:3]]
         rows += self.outputs.items()
         left = len(self.steps) - MAX_STEPS_IN_NOTEBOOK
-        more = f"<p>… and {counted_noun(left, 'more step')}</p>" if left > 0 else ""
+        if left > 0:
+            more = f"<p>… and {counted_noun(left, 'more step')}</p>"
+        else:
+            more = ""
         return html_table(rows) + "".join(map(html_step, self.steps[:MAX_STEPS_IN_NOTEBOOK])) + more
 
     def _summary_figures(self) -> Iterator[tuple[str, int | float | None]]:
@@ -351,7 +356,9 @@ def cut_content(value: Any, content: Content) -> Any:
         return value
     text = value if isinstance(value, str) else str(value)
     if content == "none":
-        return f"({len(text):,} characters)" if text else ""
+        if text:
+            return f"({len(text):,} characters)"
+        return ""
     if len(text) <= SHORT_CHARS:
         return value
     return f"{_first_words(text)}… ({len(text):,} characters)"
@@ -379,13 +386,17 @@ SHOWN_CHARS = 200  # of each value
 
 def cut_text(text: str, limit: int) -> str:
     """Return a text of at most ``limit`` characters, or its beginning and its length."""
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text):,} characters)"
 
 
 def one_line(value: Any) -> str:
     """Return a value as one line, shortened if it is long."""
     text = " ".join(str(value)[: 10 * SHOWN_CHARS].split())
-    return text if len(text) <= SHOWN_CHARS else f"{text[:SHOWN_CHARS]}…"
+    if len(text) <= SHOWN_CHARS:
+        return text
+    return f"{text[:SHOWN_CHARS]}…"
 
 
 def html_table(rows: Iterable[tuple[str, Any]]) -> str:
@@ -401,7 +412,8 @@ def html_table(rows: Iterable[tuple[str, Any]]) -> str:
 def html_step(step: Step) -> str:
     """Return a step as an HTML element to unfold: its reasoning, code and output."""
     title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
-    title += f" · {step.error.strip().splitlines()[-1]}" if step.error and step.error.strip() else ""
+    if step.error and step.error.strip():
+        title += f" · {step.error.strip().splitlines()[-1]}"
     redactor = Redactor()
     blocks = []
     for text in map(redactor.text, (step.reasoning, step.code, step.output)):

@@ -124,7 +124,9 @@ def _configured_content() -> Content:
         return "full"
     if value != "short":
         logger.warning("%s is %r, which is not known: no content is sent", CONTENT_VARIABLE, value)
-    return "short" if value == "short" else "none"
+    if value == "short":
+        return "short"
+    return "none"
 
 
 class SpanExporter:
@@ -147,7 +149,10 @@ class SpanExporter:
 
     def started(self, span: Span, record: Run | None) -> None:
         """Start a span, with the attributes known by now."""
-        above = self._contexts.get(span.parent) if span.parent is not None else None
+        if span.parent is not None:
+            above = self._contexts.get(span.parent)
+        else:
+            above = None
         made = None
         if span.kind in OPENINFERENCE_KINDS and self._is_ours(span):
             name, attributes = _start_attributes(span, record)
@@ -170,7 +175,10 @@ class SpanExporter:
         made.set_attributes(attributes)
         if span.error:
             made.set_attribute("error.type", error_class(span.error))
-            description = self._shown_text(span.error) if self._content != "none" else error_class(span.error)
+            if self._content != "none":
+                description = self._shown_text(span.error)
+            else:
+                description = error_class(span.error)
             made.set_status(self._api.Status(self._api.StatusCode.ERROR, description))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
@@ -181,7 +189,10 @@ class SpanExporter:
 
     def _add_event(self, span: Span, above: Any) -> None:
         """Note a wait or a failed sub-call, which have no span of their own, in the span around them."""
-        around = self._api.get_current_span(above) if above is not None else None
+        if above is not None:
+            around = self._api.get_current_span(above)
+        else:
+            around = None
         if around is None or not (span.kind == "wait" or (span.kind == "sub_call" and span.error)):
             return
         facts: dict[str, Any] = {"rlm.provider": span.name, "rlm.seconds": span.seconds or 0.0}
@@ -203,7 +214,9 @@ class SpanExporter:
         return {**attributes, "rlm.same_messages": span.same_messages}  # as in the previous prompt of this run
 
     def _redacted(self, value: Any) -> Any:
-        return self._redactor.text(value) if isinstance(value, str) else value
+        if isinstance(value, str):
+            return self._redactor.text(value)
+        return value
 
     def _shown_text(self, text: str) -> str:
         shown: str = cut_content(self._redactor.text(text), self._content)
@@ -215,7 +228,9 @@ class SpanExporter:
 def error_class(error: str | None) -> str:
     """Return the class that the text of an error begins with, and nothing else of it."""
     found = re.match(r"[A-Za-z_][\w.]{0,80}(?=:|\Z)", (error or "").strip())
-    return found.group() if found and found.group()[:1].isupper() else "Error"
+    if found and found.group()[:1].isupper():
+        return found.group()
+    return "Error"
 
 
 def traces_dspy_already() -> bool:
@@ -266,7 +281,9 @@ def _end_attributes(span: Span, record: Any) -> dict[str, Any]:
         "llm.token_count.total": usage.total_tokens,
         "llm.token_count.prompt_details.cache_read": usage.cached_tokens,
     }
-    return attributes if usage.cost is None else {**attributes, "llm.cost.total": usage.cost}
+    if usage.cost is None:
+        return attributes
+    return {**attributes, "llm.cost.total": usage.cost}
 
 
 def _message_attributes(asked: Sequence[Message], answered: str) -> dict[str, Any]:
@@ -291,7 +308,9 @@ def _values(inputs: str, outputs: str) -> dict[str, str]:
 
 
 def _span_kind(api: Any, span: Span) -> Any:
-    return api.SpanKind.CLIENT if span.kind == "lm" else api.SpanKind.INTERNAL
+    if span.kind == "lm":
+        return api.SpanKind.CLIENT
+    return api.SpanKind.INTERNAL
 
 
 def _nanoseconds(seconds: float) -> int:

@@ -107,7 +107,10 @@ class Script:
         yield from response_to_events(self.complete(request))
 
     def _make_response(self, request: Request, reply: Reply) -> Response:
-        thinking = [] if reply.reasoning is None else [ThinkingPart(reply.reasoning)]
+        if reply.reasoning is None:
+            thinking = []
+        else:
+            thinking = [ThinkingPart(reply.reasoning)]
         said = [TextPart(reply.text)] if reply.text or not thinking else []
         return Response(
             id=None,
@@ -184,5 +187,8 @@ def fields(**values: str) -> str:
 def texts(request: Request) -> list[str]:
     """Return the system text and each message with its role, as the model sees them."""
     system = request.system
-    first = system if isinstance(system, str) else "".join(part.text for part in system or ())
+    if isinstance(system, str):
+        first = system
+    else:
+        first = "".join(part.text for part in system or ())
     return [first, *(f"{message.role}: {message.text}" for message in request.messages)]

@@ -154,7 +154,9 @@ class Report:
     @property
     def success_rate(self) -> float:
         """The share of questions with an answer."""
-        return self.answered / len(self.rows) if self.rows else 1.0
+        if self.rows:
+            return self.answered / len(self.rows)
+        return 1.0
 
 
 class Batch:
@@ -292,7 +294,9 @@ class Batch:
 
 
 def _question_fields(item: str | Mapping[str, Any]) -> dict[str, Any]:
-    return {"question": item} if isinstance(item, str) else dict(item)
+    if isinstance(item, str):
+        return {"question": item}
+    return dict(item)
 
 
 def _prepared_job(job: Job, executor: Executor | Callable[[], Executor] | None) -> Job:
@@ -344,7 +348,10 @@ class _InFlight:
         self._deaths: Counter[str] = Counter()  # executors that broke with this question in flight, by key
         self._progress = progress
         self._times = Counter(keys)
-        self._unreadable = batch._out.unreadable() if batch._out else frozenset()
+        if batch._out:
+            self._unreadable = batch._out.unreadable()
+        else:
+            self._unreadable = frozenset()
         self._streak = ("", 0)  # the error of the last finished question, and how many in a row had it
 
     def run(self, pool: _WorkerPool) -> None:

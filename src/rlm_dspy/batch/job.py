@@ -203,7 +203,10 @@ class Job:
             )
         connection = {"pace": self.pace, **self.connection}
         lm = lms.lm(self.model, **connection)
-        sub_lm = lms.lm(self.sub_model, **connection) if self.sub_model else None
+        if self.sub_model:
+            sub_lm = lms.lm(self.sub_model, **connection)
+        else:
+            sub_lm = None
         return Program(self.signature, corpus, lm, sub_lm, self.mode, budget=self.budget, state=self.state)
 
     @property

@@ -36,7 +36,10 @@ class BatchPlan:
     @property
     def text(self) -> str:
         """The plan in one line."""
-        batches = "one batch" if self.waves == 1 else f"{self.waves:,} batches, one after another"
+        if self.waves == 1:
+            batches = "one batch"
+        else:
+            batches = f"{self.waves:,} batches, one after another"
         cheaper = ""
         if self.batch_cost is not None and self.ordinary_cost is not None and self.ordinary_cost < self.batch_cost:
             cheaper = " Ordinary calls are cheaper here."
@@ -106,4 +109,6 @@ def _ordinary_seconds(model: str, calls: int, concurrency: int) -> float:
     """Return how long ordinary calls take, within the limit of the provider's smallest plan."""
     per_minute = Route(model).provider.per_minute
     seconds = calls * CALL_SECONDS / concurrency
-    return seconds if per_minute is None else max(seconds, calls * MINUTE_SECONDS / per_minute)
+    if per_minute is None:
+        return seconds
+    return max(seconds, calls * MINUTE_SECONDS / per_minute)

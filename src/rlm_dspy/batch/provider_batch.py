@@ -68,7 +68,9 @@ class ProgramInWaves:
     @property
     def questions_at_once(self) -> int:
         """How many questions are asked at once, unless the caller says so."""
-        return RUNS_AT_ONCE if self.plain.explores else CALLS_AT_ONCE
+        if self.plain.explores:
+            return RUNS_AT_ONCE
+        return CALLS_AT_ONCE
 
     def answer(self, question: str, max_cost: float | None = None) -> dict[str, Any]:
         """Answer one question; its calls wait for those of the others."""
@@ -90,7 +92,9 @@ class PredictedBatch:
     @property
     def success_rate(self) -> float:
         """The share of examples with a prediction."""
-        return 1 - len(self.failed) / len(self.rows) if self.rows else 1.0
+        if self.rows:
+            return 1 - len(self.failed) / len(self.rows)
+        return 1.0
 
 
 def predict_batch(

@@ -75,7 +75,10 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
         CorpusError: the file cannot be read, or a line is not a question.
     """
     try:
-        data = sys.stdin.buffer.read() if place == "-" else Path(place).read_bytes()
+        if place == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            data = Path(place).read_bytes()
         lines = data.decode("utf-8-sig").split("\n")
     except OSError as error:
         raise CorpusError(f"{place} cannot be read: {error.strerror}. Name a JSONL file of questions.") from error
@@ -129,7 +132,10 @@ def _run_batch(
     remember_output(request.answers)  # not before: a file of somebody else is refused
     with closing(answers), _show_progress(request, terminal) as bar:
         prepared = _PreparedBatch(request, terminal, program, answers, questions, values.max_cost, bar)
-        report = prepared.ask_in_waves() if request.provider_batch else prepared.ask_directly()
+        if request.provider_batch:
+            report = prepared.ask_in_waves()
+        else:
+            report = prepared.ask_directly()
     if answers.backup:
         terminal.note(f"{request.answers} had rows of other questions, files or settings; copied to {answers.backup}")
     return report

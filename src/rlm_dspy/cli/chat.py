@@ -48,11 +48,15 @@ COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 def _without_quotes(name: str) -> str:
     """Return a file name without the quotes around it; one without any may have spaces."""
     quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
-    return name[1:-1] if quoted else name
+    if quoted:
+        return name[1:-1]
+    return name
 
 
 def _absolute_path(path: str) -> str:
-    return path if "://" in path else os.path.abspath(path)
+    if "://" in path:
+        return path
+    return os.path.abspath(path)
 
 
 class Discussion:
@@ -84,7 +88,10 @@ class Discussion:
 def newest_turns(messages: list[dict[str, Any]]) -> dspy.History:
     """Return a history of the newest turns, cut rarely, so that prompts keep their beginning."""
     half = MAX_EARLIER_QUESTIONS // 2
-    first = max(0, len(messages) - half) // half * half if len(messages) > MAX_EARLIER_QUESTIONS else 0
+    if len(messages) > MAX_EARLIER_QUESTIONS:
+        first = max(0, len(messages) - half) // half * half
+    else:
+        first = 0
     return dspy.History(messages=messages[first:])
 
 

@@ -593,4 +593,6 @@ def _run_app(args: Sequence[str] | None) -> int:
             reason = f"{reason}; {RAISE_FILE_LIMIT}"
         terminal.error(f"{error.filename or 'stdout or a file'} cannot be written: {reason}. {FULL_DISK_ADVICE}")
         return exit_codes.FAILED
-    return result if isinstance(result, int) else exit_codes.ANSWERED
+    if isinstance(result, int):
+        return result
+    return exit_codes.ANSWERED

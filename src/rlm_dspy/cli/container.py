@@ -79,7 +79,9 @@ def _container_kind(root: Path) -> str:
         return "Docker"
     if os.path.exists(root / "run" / ".containerenv"):
         return "Podman"
-    return "Kubernetes" if os.path.exists(root / "var/run/secrets/kubernetes.io") else ""
+    if os.path.exists(root / "var/run/secrets/kubernetes.io"):
+        return "Kubernetes"
+    return ""
 
 
 def _read_limit(path: Path) -> int | None:
@@ -88,4 +90,6 @@ def _read_limit(path: Path) -> int | None:
         text = path.read_text().strip()
     except OSError:
         return None
-    return int(text) if text.isdigit() else None
+    if text.isdigit():
+        return int(text)
+    return None

@@ -102,7 +102,10 @@ def load_newest(folder: Path) -> tuple[Conversation, ConversationFile]:
         file = ConversationFile(folder, paths[-1])
         return Conversation.model_validate_json(file.path.read_bytes()), file
     except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not a conversation of this version"
+        if isinstance(error, OSError):
+            reason = error.strerror
+        else:
+            reason = "it is not a conversation of this version"
         raise RLMError(f"the last conversation in {paths[-1]} cannot be read: {reason}") from error
 
 

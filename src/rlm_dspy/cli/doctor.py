@@ -136,7 +136,10 @@ def platform_line(facts: PlatformFacts) -> DiagnosisLine:
         return _macos_line(where, facts)
     if choice.backend == "refuse":
         return DiagnosisLine("warning", f"{where}, no strong sandbox: {choice.reason}", "Use x86-64 or aarch64.")
-    deno = "Deno is installed" if facts.has_deno else "it needs Deno, which is not installed"
+    if facts.has_deno:
+        deno = "Deno is installed"
+    else:
+        deno = "it needs Deno, which is not installed"
     message = f"{where}, no native sandbox; DSPy's own modules can use its WASM interpreter ({deno})"
     return DiagnosisLine("warning", message, NO_NATIVE)
 
@@ -186,7 +189,9 @@ def _check_caches(home: Path) -> Iterator[DiagnosisLine]:
 
 
 def _nearest_existing(place: Path) -> Path:
-    return place if os.path.exists(place) or place == place.parent else _nearest_existing(place.parent)
+    if os.path.exists(place) or place == place.parent:
+        return place
+    return _nearest_existing(place.parent)
 
 
 def _folder_size(place: Path) -> int:
@@ -214,7 +219,10 @@ def _check_providers(choice: ModelChoice) -> Iterator[DiagnosisLine]:
             )
     if not choice.model.startswith("groq/"):
         has_key = bool(os.environ.get("GROQ_API_KEY", "").strip())
-        use = f"Use it with -m {GROQ_MODEL}." if has_key else "Set it to use Groq."
+        if has_key:
+            use = f"Use it with -m {GROQ_MODEL}."
+        else:
+            use = "Set it to use Groq."
         yield DiagnosisLine("ok", f"GROQ_API_KEY is {'set' if has_key else 'not set'}", use)
 
 

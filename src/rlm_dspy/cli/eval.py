@@ -247,7 +247,9 @@ def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], mod
                 f"{len(matching)} of {len(rows)} questions {ended}; the first, {matching[0].id}: {matching[0].error}"
             )
     has_answer = any(row.status in ("submitted", "extracted") for row in rows)
-    return exit_codes.ANSWERED if has_answer else exit_codes.FAILED
+    if has_answer:
+        return exit_codes.ANSWERED
+    return exit_codes.FAILED
 
 
 def _runs_folder(request: EvalRequest) -> Path | None:

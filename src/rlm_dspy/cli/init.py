@@ -88,7 +88,9 @@ def set_up(terminal: Terminal) -> int:
     if chosen.model == lms.OFFLINE and corpus is not None:
         command = first_command(corpus)
     terminal.answer(f"Now ask: {command}")
-    return exit_codes.ANSWERED if chosen.is_working and corpus is not None else exit_codes.FAILED
+    if chosen.is_working and corpus is not None:
+        return exit_codes.ANSWERED
+    return exit_codes.FAILED
 
 
 def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
@@ -96,7 +98,10 @@ def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str
     listed = list_models(os.environ).rows
     for row in listed[:MAX_OFFERED]:
         terminal.note(f"found    {row.name} ({row.provider})")
-    suggested = listed[0].name if is_free and choice.offline and listed else choice.model
+    if is_free and choice.offline and listed:
+        suggested = listed[0].name
+    else:
+        suggested = choice.model
     before = dict(os.environ)
     while True:
         os.environ.clear()
@@ -133,7 +138,10 @@ def _ask_server(answer: str, terminal: Terminal) -> tuple[str, str]:
             names = [model.name for model in ollama.models(address) if model.chats]
         else:
             os.environ.pop(OPENAI_KEY, None)
-            address = answer.rstrip("/") if urlsplit(answer).path.strip("/") else f"{answer.rstrip('/')}/v1"
+            if urlsplit(answer).path.strip("/"):
+                address = answer.rstrip("/")
+            else:
+                address = f"{answer.rstrip('/')}/v1"
             os.environ["OPENAI_API_BASE"], prefix = address, OPENAI
             server, key = _models_at(address, terminal)
             names, kind = [model.name for model in server.models], server.kind
@@ -198,7 +206,10 @@ def _note_address(chosen: ModelAnswer, terminal: Terminal) -> None:
     for name, address in chosen.server.items():
         terminal.note(f"{name} is {shown_address(address)}, for all models under {chosen.model.partition('/')[0]}/.")
     provider = chosen.model.partition("/")[0].upper()
-    names = [] if chosen.server else [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL")]
+    if chosen.server:
+        names = []
+    else:
+        names = [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL")]
     if variable := next((name for name in names if os.environ.get(name)), ""):
         terminal.note(
             f"warning: the server's address is that of {variable}, which the file cannot hold. Set it in each shell, "

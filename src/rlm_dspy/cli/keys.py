@@ -95,4 +95,6 @@ def check_key(value: str) -> None:
 
 
 def _place_text(place: str) -> str:
-    return "the system's keyring" if place == key_store.KEYRING else place
+    if place == key_store.KEYRING:
+        return "the system's keyring"
+    return place

@@ -57,4 +57,6 @@ def completions(line: str, word: str, commands: Sequence[str]) -> list[str]:
 
 def _nth_completion(word: str, state: int, commands: Sequence[str]) -> str | None:
     choices = completions(readline.get_line_buffer()[: readline.get_endidx()], word, commands)
-    return choices[state] if state < len(choices) else None
+    if state < len(choices):
+        return choices[state]
+    return None

@@ -73,7 +73,10 @@ def choose(values: Settings) -> ChosenModels:
             notice += f" It has no temperature: {values.temperature:g} is ignored."
     else:
         notice = "\n".join(_describe_destinations(dict.fromkeys(names), values))
-    unused_model = _describe_unused_model() if choice.offline and values.model is None else ""
+    if choice.offline and values.model is None:
+        unused_model = _describe_unused_model()
+    else:
+        unused_model = ""
     return ChosenModels(lm=lm, sub_lm=sub_lm, notice=notice, is_offline=choice.offline, unused_model=unused_model)
 
 
@@ -93,7 +96,10 @@ def prepare_model(
     loaded = load_for(terminal, flags)
     logs.configure(terminal)
     export_for(loaded, terminal)
-    values = loaded.settings if fallback else loaded.settings.model_copy(update={"fallback": None})
+    if fallback:
+        values = loaded.settings
+    else:
+        values = loaded.settings.model_copy(update={"fallback": None})
     return values, choose_and_note(values, terminal)
 
 

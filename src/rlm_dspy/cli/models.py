@@ -74,4 +74,6 @@ def _table_row(row: ModelRow, default: str) -> list[str]:
 
 
 def _price_cell(price: float | None) -> str:
-    return "-" if price is None else f"{price:g}"
+    if price is None:
+        return "-"
+    return f"{price:g}"

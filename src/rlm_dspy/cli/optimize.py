@@ -215,7 +215,10 @@ def card_of(request: OptimizeRequest, result: dict[str, Any], outcome: optimizat
 
 def result_lines(result: dict[str, Any]) -> list[str]:
     """Return the result as three lines."""
-    cost = "unknown cost" if result["cost"] is None else f"${result['cost']:.4f}"
+    if result["cost"] is None:
+        cost = "unknown cost"
+    else:
+        cost = f"${result['cost']:.4f}"
     return [
         *(f"{name}  {report.score_interval_text(result[name])}" for name in ("before", "after")),
         f"gain    {report.gain_text(result['gain'])}; {counted_noun(result['calls'], 'call')}, {cost}",

@@ -271,7 +271,10 @@ def listed_paths(source: str | None, *, null: bool) -> tuple[str, ...]:
             raise click.UsageError("-0 belongs to --files-from.")
         return ()
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(os.path.expanduser(source)).read_bytes()
+        if source == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            data = Path(os.path.expanduser(source)).read_bytes()
     except OSError as error:
         raise click.UsageError(f"--files-from {source} cannot be read: {error.strerror}.") from None
     data = data.removeprefix(codecs.BOM_UTF8)
@@ -308,7 +311,9 @@ def given_options(ctx: click.Context, names: Sequence[str] = ()) -> list[str]:
 
 def longest_spelling(param: click.Parameter) -> str:
     """Return how a message names a parameter: ``--model``, ``QUESTION``."""
-    return max(param.opts, key=len) if isinstance(param, click.Option) else param.human_readable_name
+    if isinstance(param, click.Option):
+        return max(param.opts, key=len)
+    return param.human_readable_name
 
 
 def check_writable(path: Path | None, name: str) -> None:

@@ -65,7 +65,10 @@ def read_out(out: str) -> str:
             data = file.read(MAX_SCHEMA_BYTES + 1)
         text = data.decode("utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        if isinstance(error, OSError):
+            reason = error.strerror
+        else:
+            reason = "it is not UTF-8"
         raise click.UsageError(f"--out {out} cannot be read: {reason}.") from error
     if len(data) > MAX_SCHEMA_BYTES:
         raise click.UsageError(f"--out {out} is larger than {MAX_SCHEMA_BYTES:,} bytes.")
@@ -209,7 +212,10 @@ def _fragment_types(out: str) -> dict[str, tuple[Any, str]]:
         wanted = make_signature(f"question -> {out}").output_fields
     except (ValueError, TypeError, AttributeError, SyntaxError) as error:
         name = str(error).removeprefix("Unknown name: ")
-        reason = "it contains an unusable type" if name == str(error) else f"unknown type {name}"
+        if name == str(error):
+            reason = "it contains an unusable type"
+        else:
+            reason = f"unknown type {name}"
         raise click.UsageError(f"--out {out!r}: {reason}. {FORM}") from error
     return {name: (field.annotation, "") for name, field in wanted.items()}
 

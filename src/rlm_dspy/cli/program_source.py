@@ -57,7 +57,10 @@ def check_fit(path: Path, state: Mapping[str, Any], out: str) -> None:
         ConfigurationError: the message has both signatures and says what to do.
     """
     metadata = state.get("metadata")
-    saved = str(metadata.get("signature") or "") if isinstance(metadata, Mapping) else ""
+    if isinstance(metadata, Mapping):
+        saved = str(metadata.get("signature") or "")
+    else:
+        saved = ""
     wanted = str(ask_signature(out).signature)
     if not saved or saved == wanted:  # without a signature, loading it compares the fields
         return

@@ -78,7 +78,10 @@ def estimate_text(facts: dict[str, Any]) -> str:
     """Render the facts for a terminal."""
     files = counted_noun(facts["files"], "file")
     calls, tokens = _range_text(facts["calls"]), _range_text(facts["prompt_tokens"])
-    cost = "cost unknown" if facts["cost"] is None else _money_range(facts["cost"])
+    if facts["cost"] is None:
+        cost = "cost unknown"
+    else:
+        cost = _money_range(facts["cost"])
     return "\n".join(
         (
             f"{files}, about {facts['tokens']:,} tokens; mode {facts['mode']}; model {facts['model']}",
@@ -99,12 +102,16 @@ def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
 
 def _range_text(pair: list[int]) -> str:
     low, high = pair
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    if low == high:
+        return f"{low:,}"
+    return f"{low:,}–{high:,}"
 
 
 def _money_range(pair: list[float]) -> str:
     low, high = (render.cost_text(value) for value in pair)
-    return low if low == high else f"{low}–{high}"
+    if low == high:
+        return low
+    return f"{low}–{high}"
 
 
 logger = logging.getLogger(__name__)
@@ -188,7 +195,9 @@ class Asking:
             return exit_codes.NOT_FOUND
         if chosen.is_offline and asks_about_all(self.request.question):
             self.terminal.note(OFFLINE_RESULT, always=True)  # no exit code says it
-        return exit_codes.BUDGET if run.status == "extracted" else exit_codes.ANSWERED
+        if run.status == "extracted":
+            return exit_codes.BUDGET
+        return exit_codes.ANSWERED
 
     def asked_facts(self, chosen: model_choice.ChosenModels) -> dict[str, Any] | None:
         """Return what the record needs so that the run can be resumed, None if it cannot be."""
@@ -281,7 +290,10 @@ class Asking:
         Raises:
             KeyboardInterrupt: with the run; on a second Ctrl-C, or a first one before any step ran.
         """
-        note = watch.note if isinstance(watch, live.StatusLine) else self.terminal.note
+        if isinstance(watch, live.StatusLine):
+            note = watch.note
+        else:
+            note = self.terminal.note
         rlm.stop = threading.Event()
         with Interrupts(rlm.stop, lambda: note("Asking for the best answer so far; Ctrl-C again stops at once.")):
             try:
@@ -314,7 +326,10 @@ class Asking:
         finally:
             error = sys.exc_info()[1]
             if error is not None and self._events:
-                code = exit_codes.code(error) if isinstance(error, RLMError) else exit_codes.INTERRUPTED
+                if isinstance(error, RLMError):
+                    code = exit_codes.code(error)
+                else:
+                    code = exit_codes.INTERRUPTED
                 self._events.fail(error, code)
                 self.terminal.shows_events = False
             if error is not None:
@@ -323,7 +338,10 @@ class Asking:
     def _keep_unfinished(self, error: BaseException) -> None:
         """Keep what there is of a run without an answer: its log if it can be resumed, else the partial run."""
         run: Run | None = getattr(error, "run", None)
-        log = resume.resumable_log(self._log.path) if self._replay or (run and run.steps) else None
+        if self._replay or (run and run.steps):
+            log = resume.resumable_log(self._log.path)
+        else:
+            log = None
         # A run without steps is not worth a file, unless --trace asks for one.
         if run and (self.request.trace or isinstance(error, KeyboardInterrupt) or run.steps):
             self._save_partial_run(run, log)

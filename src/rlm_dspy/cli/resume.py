@@ -53,7 +53,10 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
 def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpus, model: str) -> dict[str, Any]:
     """Return what the record says of an ``ask``, so that it can be resumed."""
     kept = {name: getattr(values, name) for name in KEPT_SETTINGS}
-    program = str(Path(request.program).absolute()) if request.program else None
+    if request.program:
+        program = str(Path(request.program).absolute())
+    else:
+        program = None
     return {
         "question": request.question,
         "paths": list(request.paths),
@@ -108,7 +111,9 @@ def resumable_log(path: Path | None) -> Path | None:
         stored = load_run(path)
     except RLMError:  # the disk is full, for example
         return None
-    return path if can_be_resumed(stored) else None
+    if can_be_resumed(stored):
+        return path
+    return None
 
 
 def resumed_flags(asked: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -166,7 +166,9 @@ def _open_store(terminal: Terminal) -> RunStore:
 
 def _mark_text(store: RunStore, run: Run) -> str | None:
     mark = store.mark_of(run.id)
-    return mark.mark if mark else None
+    if mark:
+        return mark.mark
+    return None
 
 
 def _has_text(run: Run, search: str) -> bool:
@@ -185,7 +187,9 @@ def _fitted_rows(rows: list[list[str]], width: int) -> list[list[str]]:
 
 
 def _cut_cell(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+    if len(text) <= width:
+        return text
+    return f"{text[: width - 1]}…"
 
 
 def _run_facts(item: StoredRun) -> dict[str, Any]:

@@ -156,7 +156,9 @@ class Settings(BaseSettings):
     @field_validator("home", "folder")
     @classmethod
     def _expand_home(cls, value: Path | None) -> Path | None:
-        return Path(os.path.expanduser(value)) if value else None
+        if value:
+            return Path(os.path.expanduser(value))
+        return None
 
     @classmethod
     def settings_customise_sources(
@@ -306,7 +308,10 @@ def _check_project_value(name: str, value: Any, origin: str) -> None:
 
 def _untrusted_error(name: str, origin: str, action: str) -> ConfigurationError:
     field = Settings.model_fields.get(name)
-    shown = _variable_name(name, field) if field is not None and origin == str(DOTENV) else name
+    if field is not None and origin == str(DOTENV):
+        shown = _variable_name(name, field)
+    else:
+        shown = name
     return ConfigurationError(
         f"{origin} sets {shown}, but a file of the current folder may not {action}. Set it in your environment or in "
         f"{user_toml()}, or use --trust-project if the file is yours."
@@ -330,7 +335,10 @@ def export_credentials(loaded: LoadedSettings, environ: dict[str, str] | os._Env
             continue
         if name in _KEYS and loaded.is_from_project(name) and not loaded.trusts_project:
             raise _untrusted_error(name, loaded.origins[name], _SET_KEYS)
-        keys[name.upper()] = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if isinstance(value, SecretStr):
+            keys[name.upper()] = value.get_secret_value()
+        else:
+            keys[name.upper()] = value
     for key in loaded.kept:
         keys.setdefault(key.name, key.value)
     for name in _SERVER_KEYS:
@@ -443,7 +451,9 @@ def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSour
 
 
 def _dotenv_values() -> dict[str, str | None]:
-    return dotenv_values(DOTENV, encoding="utf-8-sig") if entry_error(Path()) is None else {}
+    if entry_error(Path()) is None:
+        return dotenv_values(DOTENV, encoding="utf-8-sig")
+    return {}
 
 
 def _warn_of_bad_lines() -> None:
@@ -472,7 +482,10 @@ def _warn_of_unknown_names() -> None:
         if near or origin == str(DOTENV):
             _told_names.add((origin, name))
             meant = " or ".join(known[one] for one in near)
-            hint = f"Did you mean {meant}?" if near else "`rlm-dspy config` lists the settings."
+            if near:
+                hint = f"Did you mean {meant}?"
+            else:
+                hint = "`rlm-dspy config` lists the settings."
             logger.warning("%s sets %s, which is not a setting. %s", origin, name, hint)
 
 
@@ -501,7 +514,10 @@ def _toml_values(path: Path) -> dict[str, Any]:
     for name in values:
         if name not in Settings.model_fields:
             near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else " `rlm-dspy config` lists the names."
+            if near:
+                hint = f" Did you mean {near[0]!r}?"
+            else:
+                hint = " `rlm-dspy config` lists the names."
             raise ConfigurationError(f"{path} sets {name!r}, which is not a setting.{hint}")
     if values.get("home") == "":  # as if it were not set, not the current folder
         del values["home"]
@@ -519,7 +535,9 @@ def _origin_label(name: str, field: FieldInfo, layers: Mapping[str, Mapping[str,
         if spellings & values.keys():
             if label == "flag":
                 return f"flag --{name.replace('_', '-')}"
-            return f"environment {_variable_name(name, field)}" if label == "environment" else label
+            if label == "environment":
+                return f"environment {_variable_name(name, field)}"
+            return label
     return "default"
 
 
@@ -534,7 +552,10 @@ def _validation_message(error: ValidationError, origins: Mapping[str, str]) -> s
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0]).lower()
     origin = origins.get(name, "a setting")
-    place = origin.removeprefix("flag ") if origin.startswith("flag") else f"{name} ({origin})"
+    if origin.startswith("flag"):
+        place = origin.removeprefix("flag ")
+    else:
+        place = f"{name} ({origin})"
     # Never echo the value of a secret, even an invalid one.
     got = "" if is_secret_name(name) else f", got {first['input']!r}"
     message = first["msg"][0].lower() + first["msg"][1:]

@@ -82,7 +82,10 @@ class Terminal:
         if isinstance(error, FileNotFoundError) and not _has_current_folder():
             self.error("the current folder was deleted. Change to another one.")
             return
-        hint = "" if self.verbose else " This is a bug in rlm-dspy; run it again with -v for the traceback."
+        if self.verbose:
+            hint = ""
+        else:
+            hint = " This is a bug in rlm-dspy; run it again with -v for the traceback."
         self.error(f"unexpected {kind.__name__}: {error}.{hint}")
 
     def start_tracing(self) -> None:

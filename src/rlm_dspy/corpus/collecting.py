@@ -108,11 +108,16 @@ def _line_end(data: bytes, end: bytes) -> int:
     cut = len(data) - len(data) % len(end)
     if len(end) == 2:
         high = data[cut - 1 if end[0] else cut - 2]
-        return cut - 2 if 0xD8 <= high < 0xDC else cut  # half of a surrogate pair
+        # half of a surrogate pair
+        if 0xD8 <= high < 0xDC:
+            return cut - 2
+        return cut
     if len(end) == 1:
         for start in range(cut - 1, max(cut - 4, 0), -1):
             if data[start] & 0xC0 != 0x80:  # a character's first byte
-                return start if data[start] >= 0xC0 else cut
+                if data[start] >= 0xC0:
+                    return start
+                return cut
     return cut
 
 
@@ -240,7 +245,11 @@ class Collector:
     def _add_parts(self, file: File, source: _Source) -> None:
         """Add a text as ``name/part-001`` and so on; line numbers refer to the whole file."""
         name = source.name
-        kind = kind_of(name) if kind_of(name) not in ("csv", "tsv") else "text"  # only the first part has the header
+        # only the first part has the header
+        if kind_of(name) not in ("csv", "tsv"):
+            kind = kind_of(name)
+        else:
+            kind = "text"
         digits, before, number = len(str(file.size // PART_BYTES + 1)), 0, 0
         for number, data in enumerate(file.parts(), 1):
             part = f"{name}/part-{number:0{digits}}"
@@ -328,7 +337,10 @@ class Collector:
             self.skip(name, "empty")
             return None
         self._blank = self._blank and not text.strip()
-        path = printable_name(source.path) + name[len(source.name) :] if source.path else ""
+        if source.path:
+            path = printable_name(source.path) + name[len(source.name) :]
+        else:
+            path = ""
         name = self._unique_name(name, source)
         facts: dict[str, Any] = {"kind": kind, "size": size, "note": note, "marks": marks, "path": path}
         try:

@@ -71,7 +71,10 @@ class Document:
         path: str = "",
     ) -> Document:
         """Make a document from a text (bytes must be ASCII) and count its lines and characters."""
-        data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+        if isinstance(text, str):
+            data = text.encode("utf-8", "surrogatepass")
+        else:
+            data = text
         lines = data.count(b"\n") + (1 if data and not data.endswith(b"\n") else 0)
         body = store.add(data) if store is not None else StoredText.of(data)
         stored = len(data) if size is None else size
@@ -86,7 +89,9 @@ class Document:
         """Return the page, sheet row, cell or table row that a line belongs to, such as "page 3"."""
         from rlm_dspy.sandbox.toolkit import label  # imports DSPy, which reading does not need
 
-        return self._row_label(line) if self.kind in ("csv", "tsv") else label(self.marks, line)
+        if self.kind in ("csv", "tsv"):
+            return self._row_label(line)
+        return label(self.marks, line)
 
     def _row_label(self, line: int) -> str:
         """Return the table row of a line; a quoted cell may span several lines."""
@@ -178,7 +183,9 @@ class Corpus:
         if document is not None:
             return document.path or None
         root = max((one for one in self._roots if name.startswith(one)), key=len, default=None)
-        return None if root is None else self._roots[root] + name[len(root) :]
+        if root is None:
+            return None
+        return self._roots[root] + name[len(root) :]
 
     def _is_given(self, name: str) -> bool:
         """Return whether the user named a file or the archive it is in."""
@@ -258,11 +265,15 @@ class Corpus:
     def _store(self) -> Store | None:
         """The store that holds all texts, or None if there is no single one."""
         stores = {id(document.body.store) for document in self.documents}
-        return self.documents[0].body.store if len(stores) == 1 else None
+        if len(stores) == 1:
+            return self.documents[0].body.store
+        return None
 
     def sandbox_file(self) -> tuple[int, int] | None:
         """Return the descriptor and size of a sealed file with the bytes of ``sandbox_chunks``, or None."""
-        return None if self._store is None else (self._store.descriptor, self._store.size)
+        if self._store is None:
+            return None
+        return self._store.descriptor, self._store.size
 
     def sandbox_index(self) -> dict[str, Any]:
         """Return where each document is in the bytes of ``sandbox_chunks``."""
@@ -321,8 +332,10 @@ class Corpus:
         rows += [(one.name, counted_noun(one.lines, "line")) for one in self.documents[:MAX_FILES_IN_NOTEBOOK]]
         left = len(self) - MAX_FILES_IN_NOTEBOOK
         rows += [("…", counted_noun(left, "more file"))] if left > 0 else []
-        rows += [("skipped", counted_noun(len(self.skipped), "file"))] if self.skipped else []
-        rows += [("problems", counted_noun(len(self.problems), "file"))] if self.problems else []
+        if self.skipped:
+            rows += [("skipped", counted_noun(len(self.skipped), "file"))]
+        if self.problems:
+            rows += [("problems", counted_noun(len(self.problems), "file"))]
         return html_table(rows)
 
     def __getstate__(self) -> dict[str, Any]:

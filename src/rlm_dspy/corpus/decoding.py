@@ -156,7 +156,9 @@ def _encoding_rarity(encoding: str, dos: bool) -> float:
         return 0.4
     if encoding == "cp1252" and not dos:
         return 0.0
-    return 0.8 if encoding in _USUAL else 4.0
+    if encoding in _USUAL:
+        return 0.8
+    return 4.0
 
 
 def _language_score(reading: _Reading, ranks: dict[str, float]) -> float:
@@ -164,7 +166,9 @@ def _language_score(reading: _Reading, ranks: dict[str, float]) -> float:
     total = -3.0 * reading.broken - 2.0 * reading.odd
     for char, count in reading.chars.items():
         total += count * _letter_weight(char, ranks)
-    return total / reading.counted if reading.counted else -9.0
+    if reading.counted:
+        return total / reading.counted
+    return -9.0
 
 
 def _letter_weight(char: str, ranks: dict[str, float]) -> float:
@@ -172,10 +176,14 @@ def _letter_weight(char: str, ranks: dict[str, float]) -> float:
     rank = ranks.get(char, ranks.get(small if len(small) == 1 else char))
     if rank is not None:
         weight = 1.0 - 0.5 * rank
-        return weight if char == small else 0.8 * weight
+        if char == small:
+            return weight
+        return 0.8 * weight
     if char in _TYPOGRAPHY:
         return _SYMBOL_WEIGHT
-    return -3.0 if unicodedata.category(char) in ("Cc", "Co", "Cn") else -1.5
+    if unicodedata.category(char) in ("Cc", "Co", "Cn"):
+        return -3.0
+    return -1.5
 
 
 _ODD = re.compile(r"(?<=[^\W\d_A-Z])[^\W\d_a-z](?=[^\W\d_A-Z])|(?<=[^\W\d_])[¡-¿×÷](?=[^\W\d_])")
@@ -217,13 +225,17 @@ def _cjk_weight(char: str, encoding: str) -> float:
         if _HANGUL.match(char):
             if char in _KOREAN:
                 return 1.0
-            return 0.5 if _is_in_standard(char, "euc_kr") else -0.5
+            if _is_in_standard(char, "euc_kr"):
+                return 0.5
+            return -0.5
         return -0.5
     if _KANA.match(char):
         return 1.0 if encoding in ("cp932", "euc_jp") else 0.1
     if _HAN.match(char):
         if encoding in ("cp932", "euc_jp"):
-            return 0.7 if char.encode("cp932", "replace")[0] < _SECOND_LEVEL else 0.2
+            if char.encode("cp932", "replace")[0] < _SECOND_LEVEL:
+                return 0.7
+            return 0.2
         if encoding == "gb18030" and not _is_in_standard(char, "gb2312"):
             return 0.0
         return 1.0 if char in _CHINESE else _COMMON_HAN
@@ -344,7 +356,9 @@ def known_encoding(name: str) -> str | None:
     try:
         codec = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
         is_wide = codec.startswith(("utf-16", "utf-32"))
-        return codec if is_wide or _PROBE.decode(codec).encode("ascii") == _PROBE else None
+        if is_wide or _PROBE.decode(codec).encode("ascii") == _PROBE:
+            return codec
+        return None
     except (LookupError, ValueError):
         return None
 
@@ -354,12 +368,16 @@ def declared_encoding(data: bytes) -> str | None:
     match = _DECLARED.search(data[:1024])
     name = next(filter(None, match.groups()), b"") if match else b""
     known = as_written(known_encoding(name.decode("ascii"))) if name else None
-    return None if known is None or known.startswith(("utf-16", "utf-32")) else known
+    if known is None or known.startswith(("utf-16", "utf-32")):
+        return None
+    return known
 
 
 def as_written(declared: str | None) -> str | None:
     """Return the encoding to use for a declared one: the superset that programs write under that name."""
-    return _LARGER.get(declared, declared) if declared else None
+    if declared:
+        return _LARGER.get(declared, declared)
+    return None
 
 
 def wide_encoding(head: bytes) -> str | None:
@@ -375,8 +393,12 @@ def wide_encoding(head: bytes) -> str | None:
     except UnicodeDecodeError:
         return None
     if max(low, high) > 0.3 and min(low, high) < 0.02:
-        return encoding if _is_text(text, 0.95) else None
-    return encoding if "\n" in text and _is_text(text, 0.98) and _is_one_script(text) else None
+        if _is_text(text, 0.95):
+            return encoding
+        return None
+    if "\n" in text and _is_text(text, 0.98) and _is_one_script(text):
+        return encoding
+    return None
 
 
 def bom_and_line_end(head: bytes) -> tuple[bytes, bytes]:

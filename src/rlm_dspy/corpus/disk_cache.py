@@ -64,7 +64,9 @@ class DiskCache:
     def get(self, key: str) -> Any:
         """Return what is stored under a key, None if there is nothing readable."""
         try:
-            return self._opened().get(key, retry=False) if not self._off else None
+            if not self._off:
+                return self._opened().get(key, retry=False)
+            return None
         except (*FAILURES, ValueError, TypeError, zlib.error) as error:
             logger.debug("the cache of %s cannot be read: %s", self._name, error)
             return None
@@ -108,7 +110,9 @@ class ObjectCache(DiskCache):
         if not isinstance(value, bytes):
             return None
         data = value[_DIGEST_BYTES:]
-        return data if hashlib.sha256(data).digest() == value[:_DIGEST_BYTES] else None
+        if hashlib.sha256(data).digest() == value[:_DIGEST_BYTES]:
+            return data
+        return None
 
     def keep_bytes(self, key: str, data: bytes) -> None:
         """Keep the bytes of an object, unless it would fill much of the cache."""

@@ -53,7 +53,9 @@ def available() -> int | None:
 
 def _of_system() -> int | None:
     kilobytes = _numbers_by_name(_SYSTEM).get("MemAvailable:")
-    return None if kilobytes is None else kilobytes * 1024
+    if kilobytes is None:
+        return None
+    return kilobytes * 1024
 
 
 def _of_group() -> int | None:

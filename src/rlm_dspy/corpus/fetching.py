@@ -69,7 +69,9 @@ def page_or_reason(url: str, most: int) -> Page | str:
         page = done.get(timeout=FETCH_SECONDS)
     except queue.Empty:
         page = _LATE.format(FETCH_SECONDS)
-    return " ".join(page.split())[:200] if isinstance(page, str) else page
+    if isinstance(page, str):
+        return " ".join(page.split())[:200]
+    return page
 
 
 def _fetch_now(url: str, parts: SplitResult, most: int) -> Page | str:
@@ -105,7 +107,9 @@ def _page_name(host: str, path: str, kind: str) -> str:
     name = f"{host}{unquote(path)}".rstrip("/")
     ending = _ENDINGS.get(kind)
     last = name.rpartition("/")[2] if "/" in name else ""
-    return f"{name}.{ending}" if ending and not last.lower().endswith("." + ending) else name
+    if ending and not last.lower().endswith("." + ending):
+        return f"{name}.{ending}"
+    return name
 
 
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")

@@ -39,7 +39,10 @@ def _tracked_below(top: Path, index: Path, unread: Unread) -> Tracked:
         data = _file_bytes(index, MAX_INDEX_BYTES)
         names = list(_index_names(data)) if data is not None else []
     except (OSError, ValueError, struct.error, IndexError) as error:
-        reason = _reason(error) if isinstance(error, OSError) else "it is damaged"
+        if isinstance(error, OSError):
+            reason = _reason(error)
+        else:
+            reason = "it is damaged"
         unread[str(index)] = f"the files that it lists are not read if a rule ignores them: {reason}"
         return Tracked()
     files = frozenset(os.path.join(top, name) for name in names)
@@ -69,7 +72,10 @@ def _index_names(data: bytes) -> Iterator[str]:
         if version == 4:
             cut, start = _read_varint(data, start)
         end = data.index(b"\0", start)
-        name = before[: len(before) - cut] + data[start:end] if version == 4 else data[start:end]
+        if version == 4:
+            name = before[: len(before) - cut] + data[start:end]
+        else:
+            name = data[start:end]
         before = name
         yield os.fsdecode(name)
         # Versions 2 and 3 pad entries with NULs to a multiple of eight bytes.
@@ -136,7 +142,9 @@ def _parse_rule(line: str) -> Rule | None:
         return None
     if parts[-1] is None:
         parts.insert(-1, _ANY)  # "folder/**" matches the contents, not the folder
-    return Rule(tuple(parts), negated, folders_only, anywhere) if pattern else None
+    if pattern:
+        return Rule(tuple(parts), negated, folders_only, anywhere)
+    return None
 
 
 def _parts_match(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
@@ -253,7 +261,9 @@ def layers_above(root: str, unread: Unread) -> tuple[Layer, ...]:
             layers += layer_in(str(folder), unread)
         elif top in folder.parents:
             return ()
-    return () if Path(root) != top and is_ignored(layers, root, True) else layers
+    if Path(root) != top and is_ignored(layers, root, True):
+        return ()
+    return layers
 
 
 def layer_in(folder: str, unread: Unread) -> tuple[Layer, ...]:
@@ -264,7 +274,9 @@ def layer_in(folder: str, unread: Unread) -> tuple[Layer, ...]:
 def _layers_of_file(file: Path, folder: str, unread: Unread) -> tuple[Layer, ...]:
     text = _file_text(file, unread)
     rules = parse_rules(text.removeprefix("\ufeff").split("\n"))
-    return (Layer(folder, rules),) if rules else ()
+    if rules:
+        return (Layer(folder, rules),)
+    return ()
 
 
 def _file_text(file: Path, unread: Unread) -> str:
@@ -309,7 +321,9 @@ def tracked_around(root: str, unread: Unread) -> Tracked:
     """Return the files git tracks in the repository around a folder; they are read even if a rule matches them."""
     top = _repository_root(Path(root))
     git = _git_folder(top, unread, shared=False) if top is not None else None
-    return Tracked() if top is None or git is None else _tracked_below(top, git / "index", unread)
+    if top is None or git is None:
+        return Tracked()
+    return _tracked_below(top, git / "index", unread)
 
 
 def everything_in(folder: str) -> Layer:
@@ -325,7 +339,9 @@ def _own_excludes(git: Path | None, unread: Unread) -> Path:
         named = _excludes_in(place, {}) or named  # git, too, says nothing of a user's configuration it may not read
     if git is not None:
         named = _excludes_in(git / "config", unread) or named
-    return Path(os.path.expanduser(named)) if named else config / "ignore"
+    if named:
+        return Path(os.path.expanduser(named))
+    return config / "ignore"
 
 
 def _excludes_in(place: Path, unread: Unread) -> str | None:

@@ -157,7 +157,9 @@ class Index:
         rows = db.execute("select digest, first, count from files")
         places = {bytes(digest): (first, count) for digest, first, count in rows}
         live = {document.body.digest() for document in self._corpus.documents}
-        return places if places and live <= places.keys() else None
+        if places and live <= places.keys():
+            return places
+        return None
 
     def _searched_documents(self, names: Sequence[str] | None, places: _Places) -> list[tuple[int, int, Document]]:
         """Return the documents to search with their passage numbers."""
@@ -229,7 +231,10 @@ def _rendered_passages(best: Sequence[tuple[float, str, int, Document]]) -> list
         for at in spots:
             one = passage_record(texts, document.name, at, scores[document.name, at])
             place = label(document.marks, one["line"])
-            passages[document.name, at] = one if place is None else {**one, "place": place}
+            if place is None:
+                passages[document.name, at] = one
+            else:
+                passages[document.name, at] = {**one, "place": place}
     return [passages[name, at] for _, name, at, _ in best]
 
 

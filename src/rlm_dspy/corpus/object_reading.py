@@ -165,9 +165,15 @@ class RemoteReader:
     def _take_objects(
         self, objects: list[StoredObject], source: _ObjectSource, only: GitIgnoreSpec | None, root: str, last: str
     ) -> None:
-        prefix = f"{printable_name(last)}/" if self._many or only is not None else ""
+        if self._many or only is not None:
+            prefix = f"{printable_name(last)}/"
+        else:
+            prefix = ""
         self._found.note_root(prefix, printable_name(root))
-        layers = self._ignore_layers(objects, source, root.rstrip("/"), prefix) if self._choice.ignore else {}
+        if self._choice.ignore:
+            layers = self._ignore_layers(objects, source, root.rstrip("/"), prefix)
+        else:
+            layers = {}
         chosen = ObjectFilter(root.rstrip("/"), self._choice, only, layers).choose_objects(objects)
         self._add_fetched(self._wanted(chosen, prefix), source, root)
 
@@ -263,7 +269,9 @@ def _fetched_in_order(
 
     def fetch(task: tuple[StoredObject, str, bytes | None]) -> bytes:
         one, _, kept = task
-        return source.fetch(one) if kept is None else kept
+        if kept is None:
+            return source.fetch(one)
+        return kept
 
     calls = calls_in_order(
         with_kept(),
@@ -332,7 +340,10 @@ class ObjectFilter:
         for depth in range(1, len(parts) + 1):
             folder = "/".join(parts[:depth])
             if folder not in self._reasons:
-                entries = frozenset({_ENVIRONMENT}) if folder in environments else frozenset[str]()
+                if folder in environments:
+                    entries = frozenset({_ENVIRONMENT})
+                else:
+                    entries = frozenset[str]()
                 reason = self._reason_for(folder, is_folder=True)
                 self._reasons[folder] = reason or noise_folder(parts[depth - 1], entries)
             if self._reasons[folder] is not None:

@@ -80,7 +80,9 @@ class StoreAddress:
     @property
     def folder(self) -> str:
         """The key as the beginning of the keys below it: empty, or with a slash at its end."""
-        return self.key.rstrip("/") + "/" if self.key.strip("/") else ""
+        if self.key.strip("/"):
+            return self.key.rstrip("/") + "/"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +194,10 @@ class ObjectStore:
             CorpusError: The bucket is missing, or the store cannot be reached or does not permit the listing.
             TimeoutError: The listing takes more than this many seconds.
         """
-        pages = self._amazon_pages() if self._address.protocol == "s3" else self._folder_pages()
+        if self._address.protocol == "s3":
+            pages = self._amazon_pages()
+        else:
+            pages = self._folder_pages()
         deadline = time.monotonic() + seconds
         while True:
             try:

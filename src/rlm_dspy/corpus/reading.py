@@ -126,7 +126,10 @@ class _Reader:
         if not os.path.isdir(root.path):
             self._take_named(root)
             return
-        prefix = _name_prefix(root.typed) if self._many or root.only is not None else ""
+        if self._many or root.only is not None:
+            prefix = _name_prefix(root.typed)
+        else:
+            prefix = ""
         self._found.note_root(prefix, os.path.join(root.path, ""))
         for file in walk_folder(root.path, self._choice, root.only):
             if isinstance(file, Skipped):
@@ -275,7 +278,9 @@ def _pattern_lines(patterns: Iterable[str]) -> list[str]:
 def _pattern_spec(patterns: Iterable[str]) -> GitIgnoreSpec | None:
     lines = _pattern_lines(patterns)
     try:
-        return GitIgnoreSpec.from_lines(lines) if lines else None
+        if lines:
+            return GitIgnoreSpec.from_lines(lines)
+        return None
     except (ValueError, re.error) as error:
         raise ConfigurationError(f"a pattern among {lines} is wrong: {error}") from None
 

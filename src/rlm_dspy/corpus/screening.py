@@ -63,4 +63,6 @@ def noise_folder(name: str, entries: frozenset[str]) -> str | None:
     """Return why a folder is full of third-party or generated files, or None."""
     if name in _NOISE_FOLDERS:
         return "installed packages or caches"
-    return "a virtual environment" if "pyvenv.cfg" in entries else None
+    if "pyvenv.cfg" in entries:
+        return "a virtual environment"
+    return None

@@ -89,12 +89,16 @@ class StoredText:
     @property
     def store(self) -> Store | None:
         """The store that holds the text, or None."""
-        return self._home if isinstance(self._home, Store) else None
+        if isinstance(self._home, Store):
+            return self._home
+        return None
 
     def view(self) -> memoryview:
         """Return the bytes without a copy."""
         home = self._home
-        return home.view(self.start, self.stop) if isinstance(home, Store) else memoryview(home)[self.start : self.stop]
+        if isinstance(home, Store):
+            return home.view(self.start, self.stop)
+        return memoryview(home)[self.start : self.stop]
 
     def text(self) -> str:
         """Decode the text."""

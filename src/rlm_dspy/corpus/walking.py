@@ -76,7 +76,9 @@ def _printable_part(part: str) -> str:
 def _escaped_letter(letter: str) -> str:
     code = ord(letter)
     if letter == "\\":
-        return letter if _BACKSLASH_SEPARATES else "\\\\"
+        if _BACKSLASH_SEPARATES:
+            return letter
+        return "\\\\"
     if letter.isprintable():
         return letter
     if 0xDC80 <= code <= 0xDCFF:  # a byte that is not UTF-8
@@ -163,7 +165,10 @@ def _classify_entry(
         return None
     reason = _why_not(entry, name, kind, layers, choice)
     if reason == IGNORED and entry.path in tracked.files:
-        reason = None if choice.include is not None else noise_reason(entry.name)
+        if choice.include is not None:
+            reason = None
+        else:
+            reason = noise_reason(entry.name)
     if reason == IGNORED and is_folder and entry.path in tracked.folders:
         return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
     if reason:
@@ -211,4 +216,6 @@ def reason_to_skip(
         return IGNORED
     if choice.exclude and verdict(choice.exclude, name.split("/"), is_folder):
         return "excluded"
-    return noise_reason(last) if choice.include is None and not is_folder else None
+    if choice.include is None and not is_folder:
+        return noise_reason(last)
+    return None

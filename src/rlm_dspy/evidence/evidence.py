@@ -119,10 +119,14 @@ class Evidence(BaseModel):
     def where(self) -> str:
         """Where the quote is: ``path:line``, ``path:page 3`` in a converted file, ``line N`` in a single text."""
         if self.place is not None:
-            return self.place if self.source is None else f"{self.source}:{self.place}"
+            if self.source is None:
+                return self.place
+            return f"{self.source}:{self.place}"
         if self.line is None:
             return self.source or ""
-        return f"line {self.line}" if self.source is None else f"{self.source}:{self.line}"
+        if self.source is None:
+            return f"line {self.line}"
+        return f"{self.source}:{self.line}"
 
 
 # What models write
@@ -130,8 +134,13 @@ class Evidence(BaseModel):
 
 def _position_number(value: Any) -> int | None:
     """Return a position from the model as an int, or None if invalid; the host finds the true one anyway."""
-    digits = re.match(r"\s*(\d{1,12})", str(value)) if isinstance(value, (int, str)) else None
-    return int(digits[1]) if digits and not isinstance(value, bool) else None
+    if isinstance(value, (int, str)):
+        digits = re.match(r"\s*(\d{1,12})", str(value))
+    else:
+        digits = None
+    if digits and not isinstance(value, bool):
+        return int(digits[1])
+    return None
 
 
 def _split_place(fields: dict[str, Any]) -> None:
@@ -143,5 +152,6 @@ def _split_place(fields: dict[str, Any]) -> None:
         source = label["path"].strip(" ,(")
     if place := _PLACE.fullmatch(source):
         source = place["path"].strip(" ,")
-        fields["line"] = place["line"] if fields["line"] is None else fields["line"]
+        if fields["line"] is None:
+            fields["line"] = place["line"]
     fields["source"] = source or None

@@ -170,7 +170,9 @@ def fields_of(value: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     named = getattr(value, "_asdict", None)
-    return dict(named()) if callable(named) and isinstance(value, tuple) else None
+    if callable(named) and isinstance(value, tuple):
+        return dict(named())
+    return None
 
 
 def quoted_record(quote: str) -> dict[str, Any] | None:
@@ -219,7 +221,9 @@ def find_fuzzy_match(quote: str, texts: Sequence[Text]) -> TextRange | None:
             quote, window[start:end]
         ):
             best = aligned.score, TextRange(hit.text, hit.start + start, hit.start + end)
-    return None if best is None else best[1]
+    if best is None:
+        return None
+    return best[1]
 
 
 def _numbers_and_negations(text: str) -> tuple[Counter[str], Counter[str]]:
@@ -271,7 +275,9 @@ def _nearest_passage(quote: str, texts: Sequence[Text]) -> TextRange | None:
     ranked = sorted(best, key=lambda passage: passage[:2])[:5]
     closest = [(fuzz.ratio(quote, hit.text.text[hit.start : hit.end]), -order, hit) for _, order, hit in ranked]
     closest = [passage for passage in closest if passage[0] >= _MIN_SHOWN_LIKENESS]
-    return max(closest, key=lambda passage: passage[:2])[2] if closest else None
+    if closest:
+        return max(closest, key=lambda passage: passage[:2])[2]
+    return None
 
 
 def _candidate_windows(quote: str, texts: Sequence[Text], slack: int) -> Iterator[TextRange]:
@@ -314,7 +320,9 @@ def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, 
 
 def _one_line(text: str, most: int) -> str:
     shown = " ".join(replace_surrogates(text).split())
-    return f'"{shown[: most - 1]}…"' if len(shown) > most else f'"{shown}"'
+    if len(shown) > most:
+        return f'"{shown[: most - 1]}…"'
+    return f'"{shown}"'
 
 
 MIN_QUOTE = 3
@@ -446,7 +454,9 @@ def _source_distance(source: str | None, text: Text) -> int:
         return 1
     if source == text.variable or name.endswith("/" + source) or source.endswith("/" + name):
         return 1
-    return 2 if name.rpartition("/")[2] == source.rpartition("/")[2] else 3
+    if name.rpartition("/")[2] == source.rpartition("/")[2]:
+        return 2
+    return 3
 
 
 def _exact_match(item: Evidence, text: Text) -> TextRange | None:
@@ -509,5 +519,8 @@ def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], word
     if not matches:
         return None
     hint = _hinted_offset(item, body)
-    start, end = matches[0] if hint is None else min(matches, key=lambda span: abs(span[0] - hint))
+    if hint is None:
+        start, end = matches[0]
+    else:
+        start, end = min(matches, key=lambda span: abs(span[0] - hint))
     return TextRange(text, start, end)

@@ -139,4 +139,6 @@ def _parsed_numbers(text: str) -> dict[str, frozenset[str]]:
 def _canonical_number(whole: str, part: str) -> str:
     """Return the canonical form of a number, in which 1200.0 is 1200."""
     whole, part = whole.lstrip("0") or "0", part.rstrip("0")
-    return f"{whole}.{part}" if part else whole
+    if part:
+        return f"{whole}.{part}"
+    return whole

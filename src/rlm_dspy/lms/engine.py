@@ -119,7 +119,9 @@ class _Routed:
 
     def _fallback_route(self) -> Route | None:
         """Return the route of the fallback; None means the offline engine."""
-        return None if self.route.fallback == OFFLINE else self.route.fallback_route()
+        if self.route.fallback == OFFLINE:
+            return None
+        return self.route.fallback_route()
 
     def _check_stream_end(self, request: Request, event: Any, source: Any) -> Any:
         """Check and complete the end of a stream like a finished reply."""
@@ -128,7 +130,10 @@ class _Routed:
         sent = transport.cut_prompt_tokens(request, read)
         if sent is not None and read is not None:
             raise errors.cut_prompt(self.route, read, sent)
-        price = cost_from_table(self.route.model, event) if event.usage else None
+        if event.usage:
+            price = cost_from_table(self.route.model, event)
+        else:
+            price = None
         return replace(event, provider_data={**(event.provider_data or {}), "cost": price, **reported_limits(source)})
 
     def _checked_reply(self, raw: Any) -> Any:
@@ -150,7 +155,9 @@ class _Routed:
         """Return what a reply cost; LiteLLM's figure, which trusts any count that it is sent, is the last resort."""
         price = cost_from_table(self.route.model, response)
         reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
-        return reckoned or None if price is None else price
+        if price is None:
+            return reckoned or None
+        return price
 
     async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
         """Return what a call of the model's limiter returns; that of many processes is called in a thread."""
@@ -412,14 +419,18 @@ def reported_limits(raw: Any) -> dict[str, Any]:
     """Return the provider's limits from the headers of LiteLLM's reply, as ``limits`` if there are any."""
     headers = dict(getattr(raw, "_response_headers", None) or {})
     limits = {name.lower(): value for name, value in headers.items() if "ratelimit" in name.lower()}
-    return {"limits": limits} if limits else {}
+    if limits:
+        return {"limits": limits}
+    return {}
 
 
 def cost_from_table(model: str, response: Any, *, in_batch: bool = False) -> float | None:
     """Return what a reply cost in US dollars by the packaged table; 0.0 on this machine, None if unknown."""
     used = response.usage
     if used.input_tokens is None or used.output_tokens is None:
-        return 0.0 if model.startswith(FREE_PROVIDERS) else None
+        if model.startswith(FREE_PROVIDERS):
+            return 0.0
+        return None
     return token_cost(model, used.input_tokens, used.output_tokens, used.cache_read_tokens or 0, in_batch=in_batch)
 
 

@@ -120,11 +120,15 @@ def _describe_broken(chain: list[BaseException]) -> str | None:
     if "BadStatusLine" in names or "illegal status line" in text:
         if _TLS.search(text):
             return "is TLS, not HTTP (should the address begin with https?)"
-        return "is that of an SSH server" if "SSH-" in text else "is not HTTP"
+        if "SSH-" in text:
+            return "is that of an SSH server"
+        return "is not HTTP"
     if what := next((_BROKEN[name] for name in names if name in _BROKEN), None):
         return what
     if "BadHttpMessage" in names or "HttpProcessingError" in names:
-        return "has too many headers" if "oo many headers" in text else "is not valid HTTP"
+        if "oo many headers" in text:
+            return "has too many headers"
+        return "is not valid HTTP"
     if any(type(step).__name__ == "ValidationError" and "for Usage" in str(step) for step in chain):
         return "reports its usage in a form that cannot be read"
     return None
@@ -192,7 +196,10 @@ def invalid_reply(route: Route, what: str) -> Exception:
 
 def no_batches(route: Route, status: int | None) -> Exception:
     """The error for a server without batches; ``status`` is what it answered, None if it was not asked."""
-    said = "has no batches" if status is None else f"serves no batches at this address (HTTP {status})"
+    if status is None:
+        said = "has no batches"
+    else:
+        said = f"serves no batches at this address (HTTP {status})"
     advice = f"Make ordinary calls, or check the address{_address_suffix(route)}."
     return _make_error(lm15.UnsupportedModelError, route, said, advice, status)
 
@@ -231,7 +238,10 @@ def _unreadable_sample(route: Route, code: str, wrote: str, status: int | None) 
 def _timeout_error(route: Route) -> Exception:
     late = f"did not answer within {route.timeout:g} s"
     error = _make_error(lm15.TimeoutError, route, late, "Raise timeout= or try later.")
-    return mark_final(error) if route.provider.local else error  # a local model is not faster the second time
+    # a local model is not faster the second time
+    if route.provider.local:
+        return mark_final(error)
+    return error
 
 
 def cut_reply(route: Route) -> Exception:
@@ -390,7 +400,9 @@ def _masked_text(text: str, route: Route) -> str:
 def cause(error: BaseException, route: Route) -> BaseException | None:
     """Return the error to chain as a cause, unless its traceback would show a secret that a server sent back."""
     texts = "\n".join(f"{step}\n{step!r}" for step in error_chain(error))
-    return None if any(secret in texts for secret in route.secrets) else error
+    if any(secret in texts for secret in route.secrets):
+        return None
+    return error
 
 
 def _is_reply(cause: Any) -> bool:
@@ -428,7 +440,9 @@ def _reply_text(reply: Any, error: Exception, route: Route) -> str:
     try:
         body = json.loads(text)
     except (ValueError, RecursionError):
-        return _PAGE if "<html" in text[:500].lower() else _shorten_text(text, route)
+        if "<html" in text[:500].lower():
+            return _PAGE
+        return _shorten_text(text, route)
     return _error_detail(body, route)
 
 
@@ -442,7 +456,9 @@ def _error_detail(body: Any, route: Route) -> str:
 
 def _shorten_text(text: str, route: Route) -> str:
     text = _masked_text(" ".join(text.split()), route)  # before shortening, which could leave half of a secret
-    return text if len(text) <= 300 else text[:300] + "…"
+    if len(text) <= 300:
+        return text
+    return text[:300] + "…"
 
 
 def _retry_wait(headers: Any, error: Exception) -> float | None:
@@ -505,4 +521,6 @@ def _duration_text(seconds: float) -> str:
     if seconds > 7 * 24 * 3600:
         return "more than a week"
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{round(seconds / 3600)} h"
+    if minutes < 120:
+        return f"{minutes} min"
+    return f"{round(seconds / 3600)} h"

@@ -177,7 +177,10 @@ def _litellm_rows() -> list[ModelRow]:
     for name, entry in entries.items():
         if isinstance(entry, dict) and entry.get("mode") == "chat" and "litellm_provider" in entry:
             provider = str(entry["litellm_provider"])
-            full = name if name.startswith(f"{provider}/") else f"{provider}/{name}"
+            if name.startswith(f"{provider}/"):
+                full = name
+            else:
+                full = f"{provider}/{name}"
             prices = (
                 _price_per_million(entry.get("input_cost_per_token")),
                 _price_per_million(entry.get("output_cost_per_token")),
@@ -187,7 +190,9 @@ def _litellm_rows() -> list[ModelRow]:
 
 
 def _price_per_million(price: Any) -> float | None:
-    return round(float(price) * 1e6, 6) if isinstance(price, (int, float)) else None
+    if isinstance(price, (int, float)):
+        return round(float(price) * 1e6, 6)
+    return None
 
 
 def _check_key(route: Route) -> list[DiagnosisLine]:
@@ -204,7 +209,9 @@ def _check_key(route: Route) -> list[DiagnosisLine]:
 
 def _check_server(route: Route) -> list[DiagnosisLine]:
     if not route.is_ollama:
-        return [] if route.access is None else _own_server(route, route.access)
+        if route.access is None:
+            return []
+        return _own_server(route, route.access)
     base, name = route.base or "", route.model.partition("/")[2]
     try:
         checks = [DiagnosisLine("ok", f"Ollama {ollama.version(base)} answers at {base}")]
@@ -215,7 +222,10 @@ def _check_server(route: Route) -> list[DiagnosisLine]:
         fix = f"Pull it: ollama pull {name}; available: {', '.join(sorted(names)) or 'none'}."
         return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", fix)]
     known = ollama.trained_window(base, name)
-    said = f"{name} has a window of {known:,} tokens" if known else f"{name} does not report its window"
+    if known:
+        said = f"{name} has a window of {known:,} tokens"
+    else:
+        said = f"{name} does not report its window"
     return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are requested")]
 
 
@@ -238,11 +248,20 @@ def _own_server(route: Route, access: Access) -> list[DiagnosisLine]:
 def _served_name(server: LocalServer, name: str) -> DiagnosisLine:
     names = [model.name for model in server.models]
     if server.has_model(name):
-        place = f"is among its {len(names)} models" if len(names) > 1 else "is its model"
+        if len(names) > 1:
+            place = f"is among its {len(names)} models"
+        else:
+            place = "is its model"
         return DiagnosisLine("ok", f"{name} {place}")
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    fix = f"Use one of its models: {', '.join(near)}." if near else "Load a model there."
-    answers = " (it answers with its only model)" if server.kind == "llama.cpp" else ""
+    if near:
+        fix = f"Use one of its models: {', '.join(near)}."
+    else:
+        fix = "Load a model there."
+    if server.kind == "llama.cpp":
+        answers = " (it answers with its only model)"
+    else:
+        answers = ""
     return DiagnosisLine("warning", f"{name} is not among the server's models{answers}", fix)
 
 
@@ -266,7 +285,10 @@ def _larger_window(server: LocalServer, name: str) -> str:
     slots = server.slots or 1
     match server.kind:
         case "llama.cpp":
-            shared = f", which its {slots} slots share, or with fewer slots (-np)" if slots > 1 else ""
+            if slots > 1:
+                shared = f", which its {slots} slots share, or with fewer slots (-np)"
+            else:
+                shared = ""
             return f"start llama-server with -c {MIN_WINDOW_TOKENS * slots}{shared}"
         case "LM Studio":
             return f"load it with a larger context length (lms load {name} --context-length {MIN_WINDOW_TOKENS})"
@@ -286,7 +308,10 @@ def _served_slots(server: LocalServer, route: Route) -> list[DiagnosisLine]:
         return [
             DiagnosisLine("warning", said, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")
         ]
-    used = "as many requests are sent at once" if sent == server.slots else f"{sent} used"
+    if sent == server.slots:
+        used = "as many requests are sent at once"
+    else:
+        used = f"{sent} used"
     return [DiagnosisLine("ok", f"{served}, {used}")]
 
 
@@ -318,7 +343,10 @@ def _check_window(lm: dspy.LM, route: Route) -> list[DiagnosisLine]:
     """Test the window: the server must read a whole prompt that is longer than its default window."""
     asked = route.window()
     if asked <= ollama.DEFAULT_WINDOW:
-        better = "raise RLM_DSPY_NUM_CTX" if route.num_ctx else "use a model with a larger window"
+        if route.num_ctx:
+            better = "raise RLM_DSPY_NUM_CTX"
+        else:
+            better = "use a model with a larger window"
         fix = f"A run needs {MIN_WINDOW_TOKENS:,} or more: {better}."
         if asked < ollama.DEFAULT_WINDOW:
             return [DiagnosisLine("failure", f"a window of {asked:,} tokens is too small", fix)]

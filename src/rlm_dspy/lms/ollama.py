@@ -159,11 +159,15 @@ def _model_rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _model_detail(row: dict[str, Any], name: str) -> str:
     details = row.get("details")
-    return str(details.get(name) or "") if isinstance(details, dict) else ""
+    if isinstance(details, dict):
+        return str(details.get(name) or "")
+    return ""
 
 
 def _positive_count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    if isinstance(value, int) and value > 0:
+        return value
+    return 0
 
 
 def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:
@@ -172,7 +176,9 @@ def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[dateti
         times = [datetime.fromisoformat(json.loads(line)["created_at"]) for line in lines]
     except (OllamaUnreachableError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return (times[0], times[-1]) if times else None
+    if times:
+        return times[0], times[-1]
+    return None
 
 
 def _fetch_json(url: str, body: Any, timeout: float) -> dict[str, Any]:

@@ -158,7 +158,10 @@ class Route:
     def provider(self) -> Provider:
         """The provider's row; for an unknown provider, it has only the name."""
         known = next((row for row in PROVIDERS if self.model.startswith(row.prefix)), None)
-        prefix = self.model.partition("/")[0] if "/" in self.model else "openai"
+        if "/" in self.model:
+            prefix = self.model.partition("/")[0]
+        else:
+            prefix = "openai"
         return known or Provider(prefix, f"{prefix}/", key=f"{prefix.upper()}_API_KEY")
 
     @property
@@ -206,7 +209,10 @@ class Route:
         """Where the user sets the server's address: the option, or the variables and the setting."""
         if self.api_base:
             return "api_base"
-        setting = " or the setting openai_api_base" if self._variable_stem == "OPENAI" else ""
+        if self._variable_stem == "OPENAI":
+            setting = " or the setting openai_api_base"
+        else:
+            setting = ""
         return f"{self.address_variable}, {self._variable_stem}_BASE_URL{setting}"
 
     @property
@@ -294,7 +300,9 @@ class Route:
         if self.concurrency or self.is_ollama:
             return self.concurrency or _ollama_slots()
         server = local_servers.server_at(self.access)
-        return None if server is None else server.slots
+        if server is None:
+            return None
+        return server.slots
 
     def fallback_route(self) -> Route:
         """Return the route of the fallback, with the user's settings that apply to any model."""
@@ -308,7 +316,9 @@ class Route:
 
     def served_window(self) -> int | None:
         """Return the window that the server gives the model, or None if unknown."""
-        return self.window() if self.is_ollama else local_servers.window_of(self.access, self.name)
+        if self.is_ollama:
+            return self.window()
+        return local_servers.window_of(self.access, self.name)
 
     def window(self) -> int:
         """Return the window to request from Ollama: the model's own, up to a limit that ``num_ctx`` overrides."""
@@ -324,7 +334,9 @@ class Route:
 def _without_credentials(address: str) -> str:
     """Return an address without its user name and password."""
     parts = urlsplit(address)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else address
+    if "@" in parts.netloc:
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return address
 
 
 def _is_address(text: str) -> bool:
@@ -351,4 +363,6 @@ def _cached_window(base: str, model: str) -> int:
 
 def _ollama_slots() -> int:
     slots = os.environ.get("OLLAMA_NUM_PARALLEL", "")
-    return int(slots) if slots.isdecimal() and int(slots) > 0 else 1
+    if slots.isdecimal() and int(slots) > 0:
+        return int(slots)
+    return 1

@@ -148,11 +148,15 @@ def parse_duration(text: str) -> float | None:
         return None
     if parts and "".join(map("".join, parts)) == text:
         return sum(float(number) * _SECONDS[unit] for number, unit in parts)
-    return float(text) if re.fullmatch(r"\d+(\.\d+)?", text) else None
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    return None
 
 
 def _header_count(text: str | None) -> int | None:
-    return int(text) if text and text.isdecimal() and len(text) <= _LONGEST_VALUE else None
+    if text and text.isdecimal() and len(text) <= _LONGEST_VALUE:
+        return int(text)
+    return None
 
 
 _paces: dict[tuple[str, str, int | None], RateLimiter] = {}

@@ -53,7 +53,10 @@ class AsyncReplayingEngine(WrappedEngine):
 def replaying_lm(lm: Any) -> dspy.LM:
     """Return a copy of an LM that the record of a resumed run may answer; DSPy's cache is not asked."""
     own_async = async_engine_of(lm)
-    async_engine = None if own_async is None else AsyncReplayingEngine(own_async)
+    if own_async is None:
+        async_engine = None
+    else:
+        async_engine = AsyncReplayingEngine(own_async)
     return lm.copy(engine=ReplayingEngine(engine_of(lm)), async_engine=async_engine, cache=False)
 
 

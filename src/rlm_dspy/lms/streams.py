@@ -34,7 +34,9 @@ async def shown_events(events: AsyncIterator[Any]) -> AsyncIterator[Any]:
 def answer_so_far(text: str, name: str) -> str:
     """Return what a partial reply says so far in the field ``name``; "" if that has not begun."""
     _, found, rest = text.partition(f"[[ ## {name} ## ]]")
-    return re.split(r"\n?\[\[|\n?\[$", rest, maxsplit=1)[0].strip() if found else ""
+    if found:
+        return re.split(r"\n?\[\[|\n?\[$", rest, maxsplit=1)[0].strip()
+    return ""
 
 
 def watch_lines(source: Any, route: Route) -> None:

@@ -195,7 +195,10 @@ def _with_text(choice: Any) -> Any:
                 part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in content
             ]
             texts = [part for part in texts_or_none if isinstance(part, str)]
-            text = "".join(texts) if len(texts) == len(texts_or_none) else content
+            if len(texts) == len(texts_or_none):
+                text = "".join(texts)
+            else:
+                text = content
         if said.get("refusal"):
             text = text or said["refusal"]
         if text != content:

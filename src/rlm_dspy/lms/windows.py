@@ -33,7 +33,9 @@ def known_window(lm: Any) -> int | None:
         if served is not None:
             return served
     published = metadata(str(getattr(lm, "model", ""))).get("max_input_tokens")
-    return published if isinstance(published, int) and published > 0 else None
+    if isinstance(published, int) and published > 0:
+        return published
+    return None
 
 
 def _served_window(model: str, options: dict[str, Any]) -> int | None:
@@ -46,7 +48,9 @@ def _served_window(model: str, options: dict[str, Any]) -> int | None:
 def weight_billions(model: str) -> float | None:
     """Return the billions of weights in a model's name, such as 8.0 for ``qwen3:8b``."""
     sizes = re.findall(r"(?<![\w.])(\d+(?:\.\d+)?)[bB](?![a-zA-Z])", re.sub(r"[-_:/]", " ", model))
-    return max(map(float, sizes)) if sizes else None
+    if sizes:
+        return max(map(float, sizes))
+    return None
 
 
 def prompt_capacity_chars(lm: Any) -> int:
@@ -65,7 +69,9 @@ def is_small(lm: Any) -> bool:
 
 def is_small_profile(profile: str, lm: Any) -> bool:
     """Return whether a profile ("auto", "small" or "standard") means the short protocol for an LM."""
-    return is_small(lm) if profile == "auto" else profile == "small"
+    if profile == "auto":
+        return is_small(lm)
+    return profile == "small"
 
 
 def is_tiny(lm: Any) -> bool:

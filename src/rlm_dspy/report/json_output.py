@@ -62,7 +62,9 @@ def answer_summary(
 def _shown_problem(line: str, corpus: SupportsPaths | None) -> str:
     """Return ``name: reason`` of a file that was not read, with its path as the user can open it."""
     name, colon, reason = line.partition(": ")
-    return f"{shown_name(corpus, name)}: {reason}" if corpus is not None and colon else line
+    if corpus is not None and colon:
+        return f"{shown_name(corpus, name)}: {reason}"
+    return line
 
 
 def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -> dict[str, Any]:
@@ -89,7 +91,9 @@ def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -
 def shown_name(corpus: SupportsPaths, name: str) -> str:
     """Return the path of a corpus file relative to the current folder, or its name if it is not a file."""
     place = corpus.path_of(name)
-    return shown_path(place) if place else name
+    if place:
+        return shown_path(place)
+    return name
 
 
 def shown_path(path: str) -> str:
@@ -106,7 +110,9 @@ def evidence_location(row: Mapping[str, Any]) -> str:
     """Return ``path:line`` of an evidence row, as far as it is known."""
     line, path = row["line"], row["path"]
     if place := row.get("place"):
-        return f"{path}:{place}" if path else str(place)
+        if path:
+            return f"{path}:{place}"
+        return str(place)
     if path is None:
         return f"line {line}" if line is not None else "somewhere in the text"
     return path if line is None else f"{path}:{line}"

@@ -143,12 +143,16 @@ def _outcome_text(event: Event) -> str:
     hits = sum(bool(_HIT.match(line)) for line in lines)
     if hits and 2 * hits >= len(lines):
         return counted_noun(hits, "hit")
-    return counted_noun(len(lines), "line") if lines else "no output"
+    if lines:
+        return counted_noun(len(lines), "line")
+    return "no output"
 
 
 def cut_cells(text: str, width: int) -> str:
     """Return a text cut to a number of terminal columns, with an ellipsis if it was longer."""
-    return text if cell_len(text) <= width else f"{set_cell_size(text, width - 1).rstrip()}…"
+    if cell_len(text) <= width:
+        return text
+    return f"{set_cell_size(text, width - 1).rstrip()}…"
 
 
 class StatusLine:
@@ -230,7 +234,10 @@ class StatusLine:
         """Return the current line; a wait counts down in it."""
         now = self._clock()
         provider, until = self._waiting
-        waiting = f"waiting {until - now:.0f} s for {provider}" if until > now else ""
+        if until > now:
+            waiting = f"waiting {until - now:.0f} s for {provider}"
+        else:
+            waiting = ""
         return status_line(self._event, now - self._started, waiting)
 
     def _updated_spinner(self) -> Group | Spinner:

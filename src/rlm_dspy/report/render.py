@@ -70,13 +70,17 @@ def _value_lines(value: Any, bullet: str) -> list[str]:
 
 
 def _inline_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def quoted_line(quote: str, limit: int = QUOTE_LIMIT) -> str:
     """Return a quote on one line in double quotes, shortened to ``limit`` characters."""
     flat = " ".join(quote.split())
-    return f'"{flat}"' if len(flat) <= limit else f'"{flat[: limit - 1].rstrip()}…"'
+    if len(flat) <= limit:
+        return f'"{flat}"'
+    return f'"{flat[: limit - 1].rstrip()}…"'
 
 
 def evidence_line(where: str, row: Mapping[str, Any]) -> str:
@@ -89,7 +93,9 @@ def cost_text(cost: float | None) -> str:
     """Return a cost in dollars; an unknown cost is shown as unknown, never as 0."""
     if cost is None:
         return "cost unknown"
-    return f"${cost:.4f}" if cost < 1 else f"${cost:,.2f}"
+    if cost < 1:
+        return f"${cost:.4f}"
+    return f"${cost:,.2f}"
 
 
 def usage_text(usage: Usage) -> str:

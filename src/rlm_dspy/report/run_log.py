@@ -90,7 +90,9 @@ class RunLog:
         """The file of the newest run, None if there is none."""
         if self._paths:
             return self._paths[-1]
-        return self._folder / f"{self.resumed[-1]}.jsonl" if self.resumed else None
+        if self.resumed:
+            return self._folder / f"{self.resumed[-1]}.jsonl"
+        return None
 
     def discard(self) -> None:
         """Delete the files of finished runs, which are saved as a whole."""
@@ -142,7 +144,10 @@ def read_log(path: Path) -> Run:
             span = Span.model_validate(values.get("ended") or values["started"])
             parts[-1].spans[span.id] = span
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        what = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        if isinstance(error, ValidationError):
+            what = error.errors()[0]["msg"]
+        else:
+            what = str(error)
         raise RLMError(f"{path} is not the log of a run of this version: {what}") from error
     if run is None:
         raise RLMError(f"{path} holds no run yet")

@@ -161,7 +161,10 @@ def load_run(path: Path) -> StoredRun:
         RLMError: the file cannot be read, or is not a run that this version can read.
     """
     try:
-        run = read_log(path) if path.suffix == ".jsonl" else Run.model_validate_json(path.read_bytes())
+        if path.suffix == ".jsonl":
+            run = read_log(path)
+        else:
+            run = Run.model_validate_json(path.read_bytes())
         when = datetime.fromtimestamp(path.stat().st_mtime).astimezone()
     except OSError as error:
         raise RLMError(f"{path} cannot be read: {error.strerror}") from error

@@ -144,11 +144,15 @@ def _block_lines(title: str, text: str, whole: bool) -> Iterator[str]:
 
 def _short_line(text: str, whole: bool) -> str:
     flat = text if "\n" not in text else " ".join(text.split())
-    return flat if whole or len(flat) <= MAX_WIDTH else f"{flat[: MAX_WIDTH - 1]}…"
+    if whole or len(flat) <= MAX_WIDTH:
+        return flat
+    return f"{flat[: MAX_WIDTH - 1]}…"
 
 
 def ending_text(run: Run) -> str:
     """Return how a run ended, such as "extracted by max_iters"."""
     if run.stopped_by in (*UNFINISHED_RUNS, INTERRUPTED):
         return str(run.stopped_by)
-    return f"{run.status} by {run.stopped_by}" if run.stopped_by else run.status
+    if run.stopped_by:
+        return f"{run.status} by {run.stopped_by}"
+    return run.status

@@ -71,8 +71,13 @@ def render_reply(reasoning: str, code: str) -> str:
     """Return a past reply in the form the model should have used, which is how it is shown."""
     if not code:
         return reasoning
-    block = code if code.lstrip().startswith("```") else f"```python\n{code}\n```"
-    return f"{reasoning}\n{block}" if reasoning else block
+    if code.lstrip().startswith("```"):
+        block = code
+    else:
+        block = f"```python\n{code}\n```"
+    if reasoning:
+        return f"{reasoning}\n{block}"
+    return block
 
 
 def is_plain() -> bool:
@@ -88,7 +93,9 @@ def action_adapter(*, small: bool = False) -> Any:
     """
     chosen = dspy.settings.adapter
     if chosen is None:
-        return _CODE_ONLY if small else _OURS
+        if small:
+            return _CODE_ONLY
+        return _OURS
     if type(chosen) is dspy.ChatAdapter and chosen.use_json_adapter_fallback:
         chosen = copy.copy(chosen)
         chosen.use_json_adapter_fallback = False
@@ -140,13 +147,19 @@ def ignoring_thinking(chosen: Any) -> Any:
 
     def parse_visible(signature: type[dspy.Signature], completion: str) -> dict[str, Any]:
         is_action = _is_action(signature) and not isinstance(chosen, dspy.XMLAdapter)
-        visible = visible_text(completion) if is_action else visible_outputs(completion, _output_starts(signature))
+        if is_action:
+            visible = visible_text(completion)
+        else:
+            visible = visible_outputs(completion, _output_starts(signature))
         if visible is None:
             raise _parse_error(chosen, signature, completion, "The reply ended inside its thinking.")
         if _is_action(signature):
             return _parse_as_is(parse, signature, visible, completion)
         try:
-            shown = plain_reply(visible, signature.output_fields) if reads_markers else visible
+            if reads_markers:
+                shown = plain_reply(visible, signature.output_fields)
+            else:
+                shown = visible
             values = _parse_as_is(parse, signature, shown, completion)
             return _stated_values(signature, values, visible, names_fields=names_fields)
         except ValueError as error:

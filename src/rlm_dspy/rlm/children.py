@@ -138,7 +138,10 @@ class Children:
         try:
             values, run = self._child(signature, item, span)
             reasoning = run.steps[-1].reasoning if run.steps else ""
-            about = {"trajectory": run.trajectory, "final_reasoning": reasoning} if with_steps else {}
+            if with_steps:
+                about = {"trajectory": run.trajectory, "final_reasoning": reasoning}
+            else:
+                about = {}
             result = Outputs({**values, **about})
         except (RLMError, DSPyLMError) as error:
             run = getattr(error, "run", None)
@@ -170,7 +173,10 @@ class Children:
         self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool
     ) -> Outputs | CallError:
         """Answer with plain calls: one if the text fits the window, else one per piece and one to combine them."""
-        text = item["text"] if isinstance(item["text"], str) else str(item["text"])
+        if isinstance(item["text"], str):
+            text = item["text"]
+        else:
+            text = str(item["text"])
         room = windows.prompt_capacity_chars(self._calls.lm) - len(item["instruction"])
         pieces = cut_into_pieces(text, max(1_000, room))
         if len(pieces) == 1:
@@ -209,7 +215,9 @@ class Children:
         if typed:
             return self._calls.typed(signature, {"text": text, "instruction": instruction})
         answer = self._calls.plain(f"{instruction}\n\n{text}")
-        return answer if isinstance(answer, CallError) else Outputs({"output": answer})
+        if isinstance(answer, CallError):
+            return answer
+        return Outputs({"output": answer})
 
 
 def cut_into_pieces(text: str, room: int) -> Sequence[str]:

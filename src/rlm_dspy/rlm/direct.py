@@ -130,7 +130,10 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
                 call.warnings.append(f"the answer may be incomplete. {cut}")
             outputs = {name: prediction.get(name) for name in self.signature.output_fields}
             run = call.finish(outputs)
-        after = next_history(past, self.signature, inputs, outputs) if self._history else None
+        if self._history:
+            after = next_history(past, self.signature, inputs, outputs)
+        else:
+            after = None
         return RLMPrediction.of(outputs, run, after)
 
     async def aforward(self, **inputs: Any) -> Any:

@@ -177,7 +177,9 @@ async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
         if awaitable or not callable(predictor):
             return await predictor.acall(**inputs)
         result = await deadlines.in_thread(lambda: predictor(**inputs))
-        return await result if inspect.isawaitable(result) else result
+        if inspect.isawaitable(result):
+            return await result
+        return result
     except AdapterParseError as error:
         return error
     except DSPyLMError as error:

@@ -40,7 +40,10 @@ def is_action(signature: type[dspy.Signature]) -> bool:
 
 def input_fields(signature: type[dspy.Signature]) -> list[dict[str, str]]:
     """Return the input fields of a saved state in the form of ``dspy.RLM``."""
-    names = [VARIABLES, HISTORY, ITERATION] if is_action(signature) else [VARIABLES, HISTORY]
+    if is_action(signature):
+        names = [VARIABLES, HISTORY, ITERATION]
+    else:
+        names = [VARIABLES, HISTORY]
     return [{"prefix": f"{name.replace('_', ' ').title()}:", "description": DESCRIPTIONS[name]} for name in names]
 
 
@@ -132,7 +135,9 @@ def as_our_demo(demo: Any, signature: type[dspy.Signature]) -> Any:
 
 
 def _joined_text(value: Any) -> str:
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    return str(value)
 
 
 def action_signature(signature: type[dspy.Signature]) -> type[dspy.Signature]:

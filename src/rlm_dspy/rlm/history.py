@@ -112,7 +112,9 @@ def kept_input(value: Any) -> Any:
     if isinstance(value, Context):
         value = value.text if len(value) <= MAX_INPUT_CHARS else value
     if isinstance(value, str):
-        return replace_surrogates(value) if len(value) <= MAX_INPUT_CHARS else repr(Context(value))
+        if len(value) <= MAX_INPUT_CHARS:
+            return replace_surrogates(value)
+        return repr(Context(value))
     if isinstance(value, Context):
         return repr(value)
     if isinstance(value, dspy.Image):
@@ -201,13 +203,18 @@ class ShownTurns:
     def as_text(self, limit: int) -> str:
         """Return the turns as one text of about ``limit`` characters."""
         parts = [part for exchange in self.exchanges for part in exchange]
-        return clip_middle("\n".join(parts), limit) if parts else ""
+        if parts:
+            return clip_middle("\n".join(parts), limit)
+        return ""
 
     def _leave_out_oldest(self, room: float) -> None:
         sizes = [len(shown) + len(reply) for shown, reply in self.exchanges]
         total, many = sum(sizes), len(sizes)
         while self.left_out < many and total > room:
-            step = DROPPED_AT_ONCE if self.left_out + DROPPED_AT_ONCE < many else 1
+            if self.left_out + DROPPED_AT_ONCE < many:
+                step = DROPPED_AT_ONCE
+            else:
+                step = 1
             total -= sum(sizes[self.left_out : self.left_out + step])
             self.left_out += step
             if total <= room:  # what the first turn showed is now shown by the first one kept
@@ -233,7 +240,9 @@ class ShownTurns:
         return exchanges, probe
 
     def _header_line(self, number: int) -> str:
-        return f"[turn {number}]" if self._is_numbered else ""
+        if self._is_numbered:
+            return f"[turn {number}]"
+        return ""
 
     def _inputs_text(self, kept: Mapping[str, Any], seen: dict[str, Any]) -> str:
         """Render the inputs of a turn; ``seen`` holds what the turns before it showed."""
@@ -257,7 +266,10 @@ def _outputs_text(outputs: Mapping[str, Any]) -> str:
         return "That turn ended without outputs."
     lines = ["That turn is done. Its outputs:"]
     for name, value in outputs.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str):
+            text = value
+        else:
+            text = json.dumps(value, ensure_ascii=False)
         lines += [f"`{name}`:", barred_text(clip_middle(text, MAX_OUTPUT_CHARS))]
     return clean_for_prompt("\n".join(lines))
 

@@ -70,10 +70,16 @@ class Images:
 
     def files_note(self, model: str) -> str:
         """Return the line about images and PDFs of a corpus for a sub-model that is known to see, else ""."""
-        names = self.file_names() if self._corpora and metadata(model).get("supports_vision") else []
+        if self._corpora and metadata(model).get("supports_vision"):
+            names = self.file_names()
+        else:
+            names = []
         if not names:
             return ""
-        more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+        if len(names) > MAX_NAMED:
+            more = f" and {len(names) - MAX_NAMED} more"
+        else:
+            more = ""
         return (
             "view(name, question) asks a model about an image of the corpus, view(name, question, page=2) about a page "
             f"of a PDF: {', '.join(names[:MAX_NAMED])}{more}"
@@ -105,7 +111,10 @@ class Images:
         Raises:
             ValueError: it is neither: addresses and other files are never opened.
         """
-        found = self._by_handle.get(handle) if isinstance(handle, str) else None
+        if isinstance(handle, str):
+            found = self._by_handle.get(handle)
+        else:
+            found = None
         if found is None and isinstance(handle, str):
             found = self._file_image(handle, page)
         if found is None:
@@ -222,7 +231,10 @@ def describe_image(image: dspy.Image) -> str:
     if data is None:
         return "at an address"
     kind, size = _pixel_size(data)
-    shown = f"{len(data):,} bytes" if len(data) < 10_000 else f"{len(data) // 1000:,} KB"
+    if len(data) < 10_000:
+        shown = f"{len(data):,} bytes"
+    else:
+        shown = f"{len(data) // 1000:,} KB"
     return f"{kind}{f' {size[0]}×{size[1]}' if size else ''}, {shown}, sha256 {hashlib.sha256(data).hexdigest()[:12]}"
 
 

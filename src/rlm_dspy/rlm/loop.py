@@ -300,7 +300,8 @@ class _State:
                 texts.append(self.texts.refusal_text(problem))
         accepted = last.has_submitted and problem is None
         if accepted:
-            texts += [f"[{parsed.cut} Its last block did not run.]"] if parsed.cut else []
+            if parsed.cut:
+                texts += [f"[{parsed.cut} Its last block did not run.]"]
             texts.append(f"FINAL: {outputs}")
         shown = self.texts.output_text(texts)
         self._record_step(
@@ -312,7 +313,9 @@ class _State:
             submitted=accepted,
             seconds=sum(item.seconds for item in observed),
         )
-        return Ending("submitted", outputs, reply.reasoning) if accepted else None
+        if accepted:
+            return Ending("submitted", outputs, reply.reasoning)
+        return None
 
     def _step_remarks(self, shown: str, parsed: ParsedReply, observed: list[Observation]) -> list[str]:
         """Return remarks for the model besides the output: blocks that did not run, repeated cells."""
@@ -332,7 +335,10 @@ class _State:
         if advice:
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
-        self.unreadable = self.unreadable + 1 if len(earlier) >= MAX_REPEATS else 0
+        if len(earlier) >= MAX_REPEATS:
+            self.unreadable = self.unreadable + 1
+        else:
+            self.unreadable = 0
         if earlier and self.settings.stops_at_repeats:
             self.stopped_by = REPEATED
         if earlier:
@@ -348,7 +354,10 @@ class _State:
     ) -> None:
         """Record the step and add it to the history of the next prompt."""
         output = "\n".join(filter(None, [shown, *remarks]))
-        code, reasoning = (reply.code, reply.reasoning) if reply.text is None else ("", reply.text)
+        if reply.text is None:
+            code, reasoning = reply.code, reply.reasoning
+        else:
+            code, reasoning = "", reply.text
         cells, self.cells = self.cells, ()
         step = Step(
             index=len(self.steps) + 1,
@@ -433,7 +442,10 @@ def _marked_output(seen: Observation) -> str:
 
 def _held_back(cells: tuple[str, ...]) -> str:
     """Describe the blocks of a reply that did not run because an earlier block printed something."""
-    blocks = "block after it was" if len(cells) == 1 else f"{len(cells)} blocks after it were"
+    if len(cells) == 1:
+        blocks = "block after it was"
+    else:
+        blocks = f"{len(cells)} blocks after it were"
     submits = [line.strip() for cell in cells for line in cell.splitlines() if "SUBMIT(" in line]
     named = ""
     if submits:

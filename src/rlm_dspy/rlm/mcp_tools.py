@@ -264,7 +264,10 @@ def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
     for server, tool in tools:
         plain = _as_identifier(tool)
         is_taken = is_reserved(plain) or plain in OWN_NAMES or hasattr(builtins, plain)
-        name = _as_identifier(f"{server}_{plain}") if prefixed or is_taken else plain
+        if prefixed or is_taken:
+            name = _as_identifier(f"{server}_{plain}")
+        else:
+            name = plain
         unique = name
         for number in count(2):
             if unique not in names:
@@ -276,7 +279,9 @@ def unique_names(tools: list[tuple[str, str]], *, prefixed: bool) -> list[str]:
 
 def _as_identifier(text: str) -> str:
     identifier = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "tool"
-    return identifier if identifier.isidentifier() and not keyword.iskeyword(identifier) else f"tool_{identifier}"
+    if identifier.isidentifier() and not keyword.iskeyword(identifier):
+        return identifier
+    return f"tool_{identifier}"
 
 
 def _connected_client(stack: contextlib.ExitStack, portal: Any, client_class: Any, server: McpServer) -> Any:
@@ -319,7 +324,9 @@ def _http_transport(server: McpServer) -> Any:
 
 def _server_name(client: Any) -> str:
     info = client.server_info
-    return str(info.name) if info is not None else "mcp"
+    if info is not None:
+        return str(info.name)
+    return "mcp"
 
 
 def _listed_tools(portal: Any, client: Any, server: McpServer) -> list[Any]:
@@ -384,7 +391,9 @@ def _argument_schema(part: Any, whole: Mapping[str, Any]) -> dict[str, Any]:
         plain = _without_references(part, whole, iter(range(MAX_SCHEMA_PARTS)), 0)
     except (ValueError, TypeError, RecursionError):
         plain = {}
-    return dict(plain) if isinstance(plain, Mapping) else {}
+    if isinstance(plain, Mapping):
+        return dict(plain)
+    return {}
 
 
 def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int], nested: int) -> Any:
@@ -407,7 +416,10 @@ def _without_references(part: Any, whole: Mapping[str, Any], room: Iterator[int]
         return {}
     definition: Any = whole
     for step in where.removeprefix("#/").split("/"):
-        definition = definition[step] if isinstance(definition, Mapping) and step in definition else None
+        if isinstance(definition, Mapping) and step in definition:
+            definition = definition[step]
+        else:
+            definition = None
     if not isinstance(definition, dict):
         raise TypeError(f"there is no definition {where}")
     beside = {name: item for name, item in part.items() if name != "$ref"}
@@ -424,7 +436,10 @@ def bounded_result(done: Any, name: str, redactor: Redactor) -> Any:
     if structured is not None and not (done.is_error and text):
         is_wrapped = isinstance(structured, Mapping) and set(structured) == {"result"}
         value = redactor.value(structured["result"] if is_wrapped else structured)
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        if isinstance(value, str):
+            text = value
+        else:
+            text = json.dumps(value, ensure_ascii=False, default=str)
         if len(text) <= MAX_RESULT_CHARS:
             return value
     if len(text) <= MAX_RESULT_CHARS:

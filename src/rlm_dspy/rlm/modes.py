@@ -41,4 +41,6 @@ def first_mode(mode: str, tokens: int, *, direct_tokens: int = DIRECT_TOKENS, is
         return "rlm"
     if mode != "auto":
         return mode
-    return "direct" if tokens <= direct_tokens else "rlm"
+    if tokens <= direct_tokens:
+        return "direct"
+    return "rlm"

@@ -190,7 +190,10 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
 
     def _warn_of_other_fields(self, action: Mapping[str, Any] | None) -> None:
         """Warn if the state of the action was saved for other inputs or outputs; a replaced predictor has none."""
-        saved = dspy_states.saved_names(action["signature"]["instructions"]) if action else None
+        if action:
+            saved = dspy_states.saved_names(action["signature"]["instructions"])
+        else:
+            saved = None
         own = list(self.signature.input_fields), list(self.signature.output_fields)
         if saved is not None and saved != own:
             of_saved, of_own = (f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (saved, own))
@@ -218,7 +221,9 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
     def _callback_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """Return the inputs of a call as its callbacks see them; a subclass's ``forward`` gets the texts."""
         own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
-        return wrap_long_texts(inputs) if own else inputs
+        if own:
+            return wrap_long_texts(inputs)
+        return inputs
 
     async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
         """Yield the events of a run as they happen, then the prediction.
@@ -302,7 +307,10 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
     def _make_session(
         self, inputs: dict[str, Any], factory: Callable[[], CodeInterpreter], stop: threading.Event | None
     ) -> Session:
-        account = factory.account if isinstance(factory, KeptInterpreter) else None
+        if isinstance(factory, KeptInterpreter):
+            account = factory.account
+        else:
+            account = None
         return Session(self, self.signature, inputs, self._child_factory(factory), stop=stop, account=account)
 
     def _possible_lms(self) -> list[Any]:
@@ -348,7 +356,10 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
         await asyncio.to_thread(deadlines.load_engines, *self._possible_lms())
         session = await asyncio.to_thread(self._make_session, inputs, factory, stop)
-        thread = factory.thread if isinstance(factory, KeptInterpreter) else None
+        if isinstance(factory, KeptInterpreter):
+            thread = factory.thread
+        else:
+            thread = None
         with session, translated_errors():
             async with repl_in_thread(self._make_repl(session, factory), thread) as (repl, run):
                 return await _adrive_loop(session, repl, run)
@@ -381,7 +392,10 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         if not isinstance(rules, str):
             raise TypeError("interpreter_factory.execution_instructions must be a string")
         is_kept = isinstance(factory, KeptInterpreter) and not session.ledger.depth
-        session.interpreter_rules = f"{rules} {KEPT_NAMES}" if is_kept else rules
+        if is_kept:
+            session.interpreter_rules = f"{rules} {KEPT_NAMES}"
+        else:
+            session.interpreter_rules = rules
         outputs = session.signature.output_fields.items()
         fields = [output_field(name, field, finds_quotes=session.small) for name, field in outputs]
         tools = {**session.subcalls.functions, **session.recursion.functions, **self._tools}
@@ -393,7 +407,8 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         if not isinstance(factory, KeptInterpreter):
             return Repl(interpreter, session.repl_values, tools, fields, session.main)
         repl = Repl(interpreter, session.repl_values, tools, fields, session.main, factory.release)
-        repl.warnings += [] if session.ledger.depth else factory.take_warnings()
+        if not session.ledger.depth:
+            repl.warnings += factory.take_warnings()
         return repl
 
 
@@ -424,7 +439,8 @@ def chosen_factory(
     if called is None and (chosen is None or chosen is dspy.PythonInterpreter):
         chosen = resolve_interpreter_factory(chosen)
         # DSPy's default means "nothing was chosen"; we then use our own sandbox where it is available.
-        chosen = default_factory() if chosen is dspy.PythonInterpreter else chosen
+        if chosen is dspy.PythonInterpreter:
+            chosen = default_factory()
     validate_interpreter_factory(chosen)
     factory: Callable[[], CodeInterpreter] = chosen
     return factory
@@ -447,7 +463,10 @@ def _check_choices(**chosen: str) -> None:
 def _check_sub_lm(sub_lm: Any) -> None:
     if sub_lm is None or callable(sub_lm):
         return
-    advice = f": use rlm_dspy.lm({sub_lm!r})" if isinstance(sub_lm, str) else ""
+    if isinstance(sub_lm, str):
+        advice = f": use rlm_dspy.lm({sub_lm!r})"
+    else:
+        advice = ""
     raise ConfigurationError(f"sub_lm must be an LM or a function, not {sub_lm!r}{advice}")
 
 

@@ -60,7 +60,9 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
             wanted = prompts.type_name(field)
             problem = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {problem}")
-    return (outputs, None) if not errors else ({}, "[Type Error] " + "; ".join(errors))
+    if not errors:
+        return outputs, None
+    return {}, "[Type Error] " + "; ".join(errors)
 
 
 def _checked_limits(value: Any, field: Any) -> Any:
@@ -88,7 +90,9 @@ def limit_problems(signature: type[dspy.Signature], outputs: Mapping[str, Any]) 
 def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
     """Return what is wrong with a value, from pydantic one line for each place, without its web addresses."""
     if not isinstance(error, pydantic.ValidationError):
-        return str(error) if isinstance(error, (ValueError, TypeError)) else f"{type(error).__name__}: {error}"
+        if isinstance(error, (ValueError, TypeError)):
+            return str(error)
+        return f"{type(error).__name__}: {error}"
     if error.error_count() > MOST_ERRORS:  # reading a million of them takes minutes
         wrong = f"{error.error_count():,} places are wrong"
         try:
@@ -206,7 +210,9 @@ def _hits_as_texts(value: Any, annotation: Any) -> Any:
         return value
     if isinstance(value, list) and value and all(map(_is_hit, value)):
         return "\n".join(hit["text"] for hit in value)
-    return value["text"] if _is_hit(value) else value
+    if _is_hit(value):
+        return value["text"]
+    return value
 
 
 def _is_hit(value: Any) -> bool:

@@ -26,7 +26,9 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
         return rank_passages(value, [None], query, most)
     indexed = getattr(value, "index", None)
     passages: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
-    return rank_passages(value, list(value), query, most) if passages is None else passages
+    if passages is None:
+        return rank_passages(value, list(value), query, most)
+    return passages
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
@@ -82,7 +84,9 @@ def _ranked_lines(value: Any, question: str, most: int, chars: int) -> list[str]
 def place_of(passage: dict[str, Any]) -> str:
     """Return where a passage begins: ``file:line``, or ``line 12`` in a single text."""
     source = passage.get("source")
-    return f"{source}:{passage['line']}" if source else f"line {passage['line']}"
+    if source:
+        return f"{source}:{passage['line']}"
+    return f"line {passage['line']}"
 
 
 def _lines_of(passage: dict[str, Any], query: Query) -> list[tuple[str, frozenset[str]]]:
@@ -91,7 +95,10 @@ def _lines_of(passage: dict[str, Any], query: Query) -> list[tuple[str, frozense
     lines = []
     for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
         for part in [text] if len(text) <= MAX_LINE_CHARS else _SENTENCE_END.split(text):
-            shown = part if len(part) <= MAX_LINE_CHARS else f"{part[:MAX_LINE_CHARS]}…"
+            if len(part) <= MAX_LINE_CHARS:
+                shown = part
+            else:
+                shown = f"{part[:MAX_LINE_CHARS]}…"
             lines.append((f"{source}{number}: {shown}", frozenset(query.stems_of(part))))
     return lines
 

@@ -149,14 +149,19 @@ def _shorten_value(value: Any) -> Any:
 
 
 def _cut_text(value: Any, limit: int) -> Any:
-    return prompts.preview_text(value, limit, limit) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return prompts.preview_text(value, limit, limit)
+    return value
 
 
 def demo_turns(demo: Any) -> list[dict[str, Any]]:
     """Return the turns of the run that a demo comes from; the last one is the demo itself."""
     fields = dict(demo.items())
     history = fields.pop("history", None)
-    past = history.get("messages", []) if isinstance(history, Mapping) else getattr(history, "messages", [])
+    if isinstance(history, Mapping):
+        past = history.get("messages", [])
+    else:
+        past = getattr(history, "messages", [])
     turns = [
         *(dict(turn) for turn in past),
         {name: value for name, value in compact_inputs(fields).items() if name in SHAPE},
@@ -171,9 +176,14 @@ def labelled_line(demo: Any, fields: Iterable[str]) -> str:
     for name in fields:
         if name in demo and _is_short(demo[name]):
             value = demo[name]
-            text = " ".join(value.split()) if isinstance(value, str) else _json_text(value)
+            if isinstance(value, str):
+                text = " ".join(value.split())
+            else:
+                text = _json_text(value)
             parts.append(f"{name}: {text}")
-    return "- " + "; ".join(parts) if parts else ""
+    if parts:
+        return "- " + "; ".join(parts)
+    return ""
 
 
 def _is_short(value: Any) -> bool:

@@ -107,9 +107,14 @@ def _make_instances(value, shapes):
 
 def _outputs_or_error(result, shapes):
     """Return a call's outputs, or the error object that replaces them."""
-    values = result.get("values") if isinstance(result, dict) else getattr(result, "values", None)
+    if isinstance(result, dict):
+        values = result.get("values")
+    else:
+        values = getattr(result, "values", None)
     if not isinstance(values, dict):
-        return _types_module.SimpleNamespace(**result) if isinstance(result, dict) else result
+        if isinstance(result, dict):
+            return _types_module.SimpleNamespace(**result)
+        return result
     return _Outputs({key: _make_instances(item, shapes) for key, item in values.items()})
 
 
@@ -123,7 +128,10 @@ def _reply_texts(results):
     """Return the replies of a batch as texts that carry whether they failed."""
     replies = []
     for result in results:
-        failure = result if isinstance(result, dict) or hasattr(result, "kind") else None
+        if isinstance(result, dict) or hasattr(result, "kind"):
+            failure = result
+        else:
+            failure = None
         if failure is None:
             replies.append(_Reply(result))
             continue
@@ -137,8 +145,12 @@ def _plain_value(value):
     """Return a toolkit hit as it is printed, also inside a list: models read that form best."""
     if isinstance(value, (list, tuple)):
         plain = [_plain_value(item) for item in value]
-        return tuple(plain) if type(value) is tuple else plain
-    return str(value) if isinstance(value, str) and hasattr(type(value), "record") else value
+        if type(value) is tuple:
+            return tuple(plain)
+        return plain
+    if isinstance(value, str) and hasattr(type(value), "record"):
+        return str(value)
+    return value
 
 
 def llm_query(prompt):
@@ -168,7 +180,10 @@ def predict(signature, *values, **inputs):
     if len(values) > len(names):
         raise TypeError(f"predict() got {len(values)} values for {len(names)} inputs: {', '.join(names)[:80]}")
     inputs = {**dict(zip(names, values, strict=False)), **inputs}
-    instruction = inputs.pop("instruction", None) if "instruction" not in names else None
+    if "instruction" not in names:
+        instruction = inputs.pop("instruction", None)
+    else:
+        instruction = None
     return _checked_outputs(predict_batched(signature, [inputs], instruction)[0])
 
 
@@ -196,7 +211,10 @@ def _call_children(items, instruction, output):
     shapes = _class_shapes(output or "")
     sent = []
     for item in items:
-        text, wanted = item if isinstance(item, (tuple, list)) else (item, instruction)
+        if isinstance(item, (tuple, list)):
+            text, wanted = item
+        else:
+            text, wanted = item, instruction
         sent.append({"text": _text_or_place(text), "instruction": wanted})
     results = repl["__rlm_subcall__"](items=sent, output=output, types=shapes)
     return [_outputs_or_error(result, shapes) for result in results]
@@ -204,7 +222,9 @@ def _call_children(items, instruction, output):
 
 def _single_value(answer):
     values = answer.__dict__ if isinstance(answer, _Outputs) else None
-    return next(iter(values.values())) if values and len(values) == 1 else answer
+    if values and len(values) == 1:
+        return next(iter(values.values()))
+    return answer
 
 
 def _text_or_place(text):
@@ -244,13 +264,21 @@ class _BaseModel:
         if missing := [name for name in names if name not in values and not hasattr(kind, name)]:
             raise TypeError(f"{kind.__name__} misses {missing}")
         for name in names:
-            value = values[name] if name in values else _copy.deepcopy(getattr(kind, name))
-            self.__dict__[name] = value.make() if isinstance(value, _Field) else value
+            if name in values:
+                value = values[name]
+            else:
+                value = _copy.deepcopy(getattr(kind, name))
+            if isinstance(value, _Field):
+                self.__dict__[name] = value.make()
+            else:
+                self.__dict__[name] = value
 
     @classmethod
     def model_validate(cls, values):
         """Return an instance with these fields."""
-        return values if isinstance(values, cls) else cls(**values)
+        if isinstance(values, cls):
+            return values
+        return cls(**values)
 
     def model_dump(self):
         """Return the fields as a dict."""

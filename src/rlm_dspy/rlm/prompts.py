@@ -54,7 +54,10 @@ def _problem_lines(corpus: Any) -> list[str]:
 
 
 def _file_list_rows(files: Sequence[File]) -> list[str]:
-    groups = _group_files(files) if len(files) > MAX_LISTED_FILES else [[file] for file in files]
+    if len(files) > MAX_LISTED_FILES:
+        groups = _group_files(files)
+    else:
+        groups = [[file] for file in files]
     rows = [_group_row(group) for group in groups[:MAX_FILE_ROWS]]
     left = sum(len(group) for group in groups[MAX_FILE_ROWS:])
     if left:
@@ -247,7 +250,9 @@ def _parameter_text(name: str, schema: Mapping[str, Any]) -> str:
     """Return a parameter with its type and default; a long default is left out, as is one that is a secret."""
     text = f"{name}: {_cut_text(_schema_type(schema), MAX_TYPE_CHARS)}"
     if "default" not in schema:
-        return f"{text} = …" if schema.get("optional") else text
+        if schema.get("optional"):
+            return f"{text} = …"
+        return text
     shown = repr(Redactor().value(schema["default"]))
     return f"{text} = {'…' if len(shown) > MAX_DEFAULT_CHARS or is_secret_name(name) else shown}"
 
@@ -266,10 +271,14 @@ def _schema_type(schema: Any, depth: int = 0) -> str:
     if isinstance(choices, list) and choices:
         return " | ".join(dict.fromkeys(_schema_type(choice, depth + 1) for choice in choices[:MAX_TYPE_PARTS]))
     if kind == "array":
-        return f"list[{_schema_type(schema['items'], depth + 1)}]" if schema.get("items") else "list"
+        if schema.get("items"):
+            return f"list[{_schema_type(schema['items'], depth + 1)}]"
+        return "list"
     if kind == "object":
         return _object_type(schema, depth)
-    return _TYPE_NAMES.get(kind, "Any") if isinstance(kind, str) else "Any"
+    if isinstance(kind, str):
+        return _TYPE_NAMES.get(kind, "Any")
+    return "Any"
 
 
 def _object_type(schema: Mapping[str, Any], depth: int) -> str:
@@ -278,17 +287,23 @@ def _object_type(schema: Mapping[str, Any], depth: int) -> str:
         named = list(properties.items())[:MAX_TYPE_PARTS]
         shown = [f"{name}: {_schema_type(part, depth + 1)}" for name, part in named]
         return f"{{{', '.join(shown)}{', …' if len(properties) > MAX_TYPE_PARTS else ''}}}"
-    return f"dict[str, {_schema_type(values, depth + 1)}]" if isinstance(values, Mapping) and values else "dict"
+    if isinstance(values, Mapping) and values:
+        return f"dict[str, {_schema_type(values, depth + 1)}]"
+    return "dict"
 
 
 def _cut_text(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[: limit - 1]}…"
+    if len(text) <= limit:
+        return text
+    return f"{text[: limit - 1]}…"
 
 
 def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:
     """Return ``text``, or its head and tail around a line that states how much is omitted."""
     head, tail, left_out = head_and_tail(text, whole, shown)
-    return f"{head}\n[… {left_out:,} characters …]\n{tail}" if left_out else head
+    if left_out:
+        return f"{head}\n[… {left_out:,} characters …]\n{tail}"
+    return head
 
 
 def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
@@ -306,7 +321,10 @@ def describe_variable(
     kind, text = type(value).__name__, _rendered_value(value)
     head, tail, left_out = head_and_tail(text, whole, min(shown, whole))
     complete = not left_out
-    body = barred_text(head) if complete else f"{barred_text(head)}\n[… {left_out:,} characters …]\n{barred_text(tail)}"
+    if complete:
+        body = barred_text(head)
+    else:
+        body = f"{barred_text(head)}\n[… {left_out:,} characters …]\n{barred_text(tail)}"
     size = size_of(value, text)
     if not complete and (parts := parts_text(value)):
         size += f", {parts}"
@@ -351,14 +369,18 @@ def parts_text(value: Any) -> str:
 
 
 def _kind_text(value: Any) -> str:
-    return f"({type(value).__name__}, {len(value):,})" if hasattr(value, "__len__") else f"({type(value).__name__})"
+    if hasattr(value, "__len__"):
+        return f"({type(value).__name__}, {len(value):,})"
+    return f"({type(value).__name__})"
 
 
 def chars_of(value: Any) -> int:
     """Return the number of characters of an input."""
     if hasattr(value, "sandbox_index"):
         return int(value.chars)
-    return len(value) if isinstance(value, (str, bytes)) else len(_rendered_value(value))
+    if isinstance(value, (str, bytes)):
+        return len(value)
+    return len(_rendered_value(value))
 
 
 def _rendered_value(value: Any) -> str:
@@ -393,7 +415,10 @@ def _extent_text(value: Any) -> str:
         here = "a DataFrame where pandas can be imported, else a list of dicts, one a row"
         return f"{counted_noun(rows, 'row')}, {counted_noun(columns, 'column')}; {here}"
     here = "here a list" if value.ndim == 1 else "here nested lists"
-    unless = ", unless numpy can be imported" if tables.plain_kind(value) == "ndarray" else ""
+    if tables.plain_kind(value) == "ndarray":
+        unless = ", unless numpy can be imported"
+    else:
+        unless = ""
     return f"shape {tuple(value.shape)}, {value.dtype}; {here}{unless}"
 
 
@@ -461,7 +486,9 @@ def trajectory_text(steps: Sequence[Any], limit: int) -> str:
 def own_instructions(signature: type[dspy.Signature]) -> str:
     """Return the instructions of a signature, "" if they are DSPy's default."""
     default = dspy.Signature(signature.signature).instructions
-    return "" if signature.instructions == default else str(signature.instructions)
+    if signature.instructions == default:
+        return ""
+    return str(signature.instructions)
 
 
 def action_instructions(signature: type[dspy.Signature]) -> str:

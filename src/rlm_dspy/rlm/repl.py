@@ -73,7 +73,11 @@ class Repl:
         self.warnings: list[str] = []
         ours = isinstance(interpreter, Sandbox)
         fit = _fit_ours if ours else _fit_foreign
-        own = {"llm_query", "llm_query_batched"} if ours else set()  # in our sandbox the prelude defines them
+        # in our sandbox the prelude defines them
+        if ours:
+            own = {"llm_query", "llm_query_batched"}
+        else:
+            own = set()
         interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields
@@ -185,9 +189,14 @@ class Repl:
         """Describe the inputs and functions that a cell had rebound and that were restored."""
         notes = []
         for name in names:
-            what = f"input ({prompts.size_of(self._values[name])})" if name in self._values else "function"
+            if name in self._values:
+                what = f"input ({prompts.size_of(self._values[name])})"
+            else:
+                what = "function"
             notes.append(f"`{name}` is again the {what}")
-        return f"[{'; '.join(notes)}; use another name.]" if names else ""
+        if names:
+            return f"[{'; '.join(notes)}; use another name.]"
+        return ""
 
     def take_warnings(self) -> list[str]:
         """Return the warnings since the last call."""
@@ -308,4 +317,6 @@ def _as_data(result: Any) -> Any:
 
 
 def _as_fields(item: Any) -> Any:
-    return asdict(item) if is_dataclass(item) and not isinstance(item, type) else item
+    if is_dataclass(item) and not isinstance(item, type):
+        return asdict(item)
+    return item

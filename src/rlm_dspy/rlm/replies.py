@@ -219,7 +219,9 @@ class ParsedReply:
 def visible_text(reply: str) -> str | None:
     """Return a reply without its thinking, None if it ended inside it."""
     split = split_thinking(reply, _code_ranges)
-    return None if split.unfinished else split.visible
+    if split.unfinished:
+        return None
+    return split.visible
 
 
 def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:
@@ -365,13 +367,17 @@ def _cells_before_output(text: str, first_output: str) -> ParsedReply | None:
         return None
     before = text[: output.start()]
     found = _cells_of_json(before, first_output) or _parse_elements(before)
-    return replace(found, held_back=(block.code,)) if found and found.cells else None
+    if found and found.cells:
+        return replace(found, held_back=(block.code,))
+    return None
 
 
 def _refuse_rival_submits(parsed: ParsedReply) -> ParsedReply:
     """Refuse a reply whose blocks submit different answers: all but one of them are drafts."""
     submits = {cell for cell in parsed.cells if submits_always(cell)}
-    return replace(parsed, cells=(), problem=TWO_SUBMITS) if len(submits) > 1 else parsed
+    if len(submits) > 1:
+        return replace(parsed, cells=(), problem=TWO_SUBMITS)
+    return parsed
 
 
 def _unix_lines(text: str) -> str:
@@ -380,7 +386,10 @@ def _unix_lines(text: str) -> str:
 
 def _own_turn(text: str) -> str:
     """Return the text before the end of the model's turn: anything after it is an imagined conversation."""
-    ranges = _code_ranges(text) if _TURN_END.search(text) or _SPECIAL.search(text) else []
+    if _TURN_END.search(text) or _SPECIAL.search(text):
+        ranges = _code_ranges(text)
+    else:
+        ranges = []
     text = _SPECIAL.sub(lambda token: token[0] if _is_in_ranges(token.start(), ranges) else "\n", text)
     for token in _TURN_END.finditer(text):
         if _is_in_ranges(token.start(), ranges):
@@ -442,13 +451,18 @@ def _final_cell(text: str, first_output: str) -> str | None:
     match = next((m for m in _FINAL.finditer(text) if m["opens"] != "(" or m.end() <= last), None)
     if not match:
         return None
-    value = text[match.end() : last] if match["opens"] == "(" else text[match.end() :].lstrip(" \t*")
+    if match["opens"] == "(":
+        value = text[match.end() : last]
+    else:
+        value = text[match.end() :].lstrip(" \t*")
     value = value.strip().strip("`").strip()
     if not value:
         return None
     if match["var"]:
         name = value.splitlines()[0].strip().strip("\"'`*.")
-        return f"SUBMIT({first_output}={name})" if name.isidentifier() else None
+        if name.isidentifier():
+            return f"SUBMIT({first_output}={name})"
+        return None
     return f"SUBMIT({first_output}={string_value(value)!r})"
 
 
@@ -508,12 +522,17 @@ def _with_last_words(parsed: ParsedReply, text: str, first_output: str) -> Parse
     """
     blocks = _blocks_in(text)
     after = text[blocks[-1].end :].strip() if blocks else ""
-    last = _final_cell(after, first_output) if after.startswith("FINAL") else after
+    if after.startswith("FINAL"):
+        last = _final_cell(after, first_output)
+    else:
+        last = after
     if not last or "\n" in after or not submits_always(last) or not parsed.is_closed:
         return parsed
     if has_literals(last):
         return replace(parsed, held_back=(*parsed.held_back, last))
-    return parsed if parsed.held_back else replace(parsed, cells=(*parsed.cells, last))
+    if parsed.held_back:
+        return parsed
+    return replace(parsed, cells=(*parsed.cells, last))
 
 
 def _parse_elements(text: str) -> ParsedReply | None:
@@ -530,7 +549,9 @@ def _parse_elements(text: str) -> ParsedReply | None:
         return ParsedReply(tuple(cells), is_closed=True)
     before, fence, _ = text.partition("\n```")
     code = repair_code(before) if fence else None
-    return ParsedReply((code,), is_closed=True) if code and looks_like_code(code) else None
+    if code and looks_like_code(code):
+        return ParsedReply((code,), is_closed=True)
+    return None
 
 
 @lru_cache(maxsize=32)
@@ -571,7 +592,9 @@ def _fenced_blocks(text: str) -> Iterator[Block]:
 def _normal_label(label: str | None) -> str:
     """Return a block's label in lower case; ``python3.11`` and ``python:cell.py`` are Python."""
     label = (label or "").lower()
-    return "python" if re.match(r"py(?:thon)?[\d.]*(?:[:.-]|$)", label) else label
+    if re.match(r"py(?:thon)?[\d.]*(?:[:.-]|$)", label):
+        return "python"
+    return label
 
 
 def _find_close(lines: list[str], start: int, fence: str) -> tuple[str, int, bool]:

@@ -67,16 +67,23 @@ def repair_code(text: str) -> str | None:
 def unquoted_code(code: str) -> str:
     """Return the code inside a cell that is only a string literal, else the cell."""
     value = string_value(code)
-    return value.strip("\n") if value != code and looks_like_code(value) else code
+    if value != code and looks_like_code(value):
+        return value.strip("\n")
+    return code
 
 
 def string_value(text: str) -> str:
     """Return the value of a text that is one string literal, else the text."""
     try:
-        value = ast.literal_eval(text.strip()) if text.strip()[-1:] in "'\"" else text
+        if text.strip()[-1:] in "'\"":
+            value = ast.literal_eval(text.strip())
+        else:
+            value = text
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
-    return value if isinstance(value, str) else text
+    if isinstance(value, str):
+        return value
+    return text
 
 
 def submits_always(code: str) -> bool:
@@ -149,7 +156,9 @@ def _with_future_first(code: str, tree: ast.Module) -> str:
 
 
 def _parse_python(code: str) -> ast.Module | None:
-    return _parse_short(code) if len(code) <= CACHED_CHARS else _parse_any(code)
+    if len(code) <= CACHED_CHARS:
+        return _parse_short(code)
+    return _parse_any(code)
 
 
 def _parse_any(code: str) -> ast.Module | None:
@@ -192,7 +201,9 @@ def spoken_submit(text: str) -> str | None:
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
     is_filled = bool(values) and not any(value in PLACEHOLDERS for value in values if isinstance(value, str))
-    return call if is_filled else None
+    if is_filled:
+        return call
+    return None
 
 
 CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
@@ -243,7 +254,9 @@ def find_json(text: str) -> JsonReply | None:
         if pieces := _code_pieces(value):
             first = first if codes else start.start()
             codes += pieces
-    return JsonReply(tuple(codes), text[:first].strip(), repaired) if codes else None
+    if codes:
+        return JsonReply(tuple(codes), text[:first].strip(), repaired)
+    return None
 
 
 def _load_json(text: str) -> tuple[Any, bool]:
@@ -309,7 +322,9 @@ def _codes_of_call(arguments: Any, depth: int, *, plain: bool) -> list[str]:
         return []
     if arguments.strip().startswith(("{", "[")):
         return _codes_of_call(_load_json(arguments.strip())[0], depth + 1, plain=False)
-    return [arguments] if plain or looks_like_code(arguments) else []
+    if plain or looks_like_code(arguments):
+        return [arguments]
+    return []
 
 
 def _cell_of_call(name: str, arguments: Any) -> str | None:

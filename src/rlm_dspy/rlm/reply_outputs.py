@@ -49,7 +49,10 @@ def plain_reply(reply: str, fields: Mapping[str, Any]) -> str:
     sections: dict[str, str] = {}
     marks = list(_SECTION.finditer(text))
     for number, mark in enumerate(marks):
-        end = marks[number + 1].start() if number + 1 < len(marks) else len(text)
+        if number + 1 < len(marks):
+            end = marks[number + 1].start()
+        else:
+            end = len(text)
         if mark["name"] in fields:
             sections.setdefault(mark["name"], text[mark.end() : end].strip())
     changed = not sections
@@ -96,7 +99,9 @@ def _irregularity(mark: re.Match[str], name: str) -> int:
     """Return 0 for a marker that DSPy reads, 1 for another one at the beginning of a line, 2 for one inside a line."""
     if mark["start"] is None:
         return 2
-    return 0 if mark[0].strip() == f"[[ ## {name} ## ]]" else 1
+    if mark[0].strip() == f"[[ ## {name} ## ]]":
+        return 0
+    return 1
 
 
 def _fields_of_json(reply: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -126,7 +131,10 @@ def _plain_value(name: str, text: str, annotation: Any) -> str:
     plain = _NOTE.sub("", text).strip()
     if text and not plain:
         raise _unread(name, text, "it is a note of the prompt, not a value")
-    kinds = set(get_args(annotation)) if get_origin(annotation) in (Union, types.UnionType) else {annotation}
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = set(get_args(annotation))
+    else:
+        kinds = {annotation}
     kinds.discard(type(None))
     if kinds == {str}:
         if _SCHEMA.match(plain):
@@ -160,7 +168,9 @@ def _chosen_value(text: str, allowed: tuple[Any, ...]) -> str:
     """Return the one of some values that a text names in another case or with a full stop, else the text."""
     named = text.strip("\"'").rstrip(".").casefold()
     matching = [value for value in allowed if isinstance(value, str) and value.casefold() == named]
-    return matching[0] if len(matching) == 1 and text not in allowed else text
+    if len(matching) == 1 and text not in allowed:
+        return matching[0]
+    return text
 
 
 def _quotes_as_json(text: str) -> str:

@@ -136,7 +136,10 @@ class Session:
         self.has_toolkit = True
         self.found_lines: list[str] = []  # of the main context, with words of the question
         self.earlier = self._earlier_turns()
-        self.probe = self.earlier.probe if self.earlier else clean_for_prompt(self._view_inputs(self.values))
+        if self.earlier:
+            self.probe = self.earlier.probe
+        else:
+            self.probe = clean_for_prompt(self._view_inputs(self.values))
 
     def _begin_as_root(self, budget: Budget, account: Ledger | None, stop: threading.Event | None) -> None:
         self._id = self._root_id = root_run_id()
@@ -203,12 +206,16 @@ class Session:
         """The variables of the REPL: the inputs, and the earlier turns as a list of dicts."""
         values = self.values.items()
         plain = {name: str(value) if isinstance(value, ImageHandle) else value for name, value in values}
-        return plain if self.earlier is None else {**plain, self.earlier.name: self.earlier.for_repl}
+        if self.earlier is None:
+            return plain
+        return {**plain, self.earlier.name: self.earlier.for_repl}
 
     @property
     def past_text(self) -> str:
         """What the prompt shows of earlier turns."""
-        return self.earlier.as_text(self.earlier.chars) if self.earlier else ""
+        if self.earlier:
+            return self.earlier.as_text(self.earlier.chars)
+        return ""
 
     def next_history(self, outputs: Mapping[str, Any]) -> dspy.History | None:
         """Return the history with this turn, None if the signature has none."""
@@ -225,11 +232,15 @@ class Session:
 
     def _main_text_name(self) -> str | None:
         """Return the name of the main context if it is a text and not the question itself."""
-        return self.main if self._own_text() is not None and self.main not in QUESTION_FIELDS else None
+        if self._own_text() is not None and self.main not in QUESTION_FIELDS:
+            return self.main
+        return None
 
     def _own_text(self) -> str | None:
         value = self.values.get(self.main or "")
-        return value if isinstance(value, str) else None
+        if isinstance(value, str):
+            return value
+        return None
 
     def note_opened(self, has_toolkit: bool, warnings: list[str]) -> None:
         """Record that the interpreter is ready, and whether it has the toolkit."""
@@ -326,7 +337,9 @@ class Session:
             used += f"; the last call was {self.last_wait}"
         elif used and limit in SPENT_LIMITS and self.ledger.exhausted() != limit:
             used += ", which leaves too little for another step"
-        return f" ({used})" if used else ""
+        if used:
+            return f" ({used})"
+        return ""
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
         """Return how long a step may wait; the extract may use the time that steps must leave."""
@@ -341,7 +354,10 @@ class Session:
     def request(self, need: Ask | Extract) -> tuple[Any, dict[str, Any]]:
         """Return the predictor and the inputs for ``need``."""
         if isinstance(need, Extract):
-            reached = "max iterations" if need.limit == "max_iters" else need.limit
+            if need.limit == "max_iters":
+                reached = "max iterations"
+            else:
+                reached = need.limit
             dspy_logger.warning("RLM reached %s, using extract to get final output", reached)
             probe = self._task_view()
             left = self.room - len(probe) - OVERHEAD_TOKENS * CHARS_PER_TOKEN
@@ -382,11 +398,15 @@ class Session:
     def _task_view(self) -> str:
         """Return the view of the inputs after the earlier turns, for predictors that take no turns."""
         earlier = self.earlier.as_text(self.room // 4) if self.earlier else ""
-        return f"{earlier}\n{self.probe}" if earlier else self.probe
+        if earlier:
+            return f"{earlier}\n{self.probe}"
+        return self.probe
 
     def _with_lm(self, inputs: dict[str, Any], own: Any = None) -> dict[str, Any]:
         lm = self.lm if own is None or self.ledger.depth else own
-        return inputs if lm is None else {**inputs, "lm": lm}
+        if lm is None:
+            return inputs
+        return {**inputs, "lm": lm}
 
     def _action_signature(self) -> Any:
         """Return the action signature: the predictor's current instructions followed by the protocol."""
@@ -394,7 +414,10 @@ class Session:
             rlm = self.rlm
             action = rlm.generate_action
             is_own = isinstance(action, Predictor)
-            current = action.signature if is_own else prompts.action_signature(rlm.signature)
+            if is_own:
+                current = action.signature
+            else:
+                current = prompts.action_signature(rlm.signature)
             strategy = current.instructions
             if self.small and strategy == prompts.action_instructions(
                 rlm.signature
@@ -446,7 +469,9 @@ class Session:
         action = self.rlm.generate_action
         untuned = prompts.action_instructions(self.rlm.signature)
         is_tuned = isinstance(action, Predictor) and action.signature.instructions != untuned
-        return "" if is_tuned else prompts.own_instructions(self.rlm.signature)
+        if is_tuned:
+            return ""
+        return prompts.own_instructions(self.rlm.signature)
 
     def _may_recurse(self) -> bool:
         """Return whether a child may be useful: an input is larger than one sub-call can take."""
@@ -464,7 +489,10 @@ class Session:
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
         """Convert a prediction, or a reply that could not be parsed, to a :class:`ModelReply` for the loop."""
         facts: dict[str, Any] = {"usage": asking.meter.usage, "seconds": time.perf_counter() - asking.started}
-        facts["finish"] = "bad_sample" if isinstance(predicted, BadSampleError) else asking.meter.finish
+        if isinstance(predicted, BadSampleError):
+            facts["finish"] = "bad_sample"
+        else:
+            facts["finish"] = asking.meter.finish
         if isinstance(predicted, AdapterParseError):
             self.code = replace_surrogates(_reply_text(predicted, asking.meter.outputs))
             return ModelReply(text=self.code, **facts)
@@ -571,7 +599,9 @@ class Session:
     def _past_inputs(self) -> dict[str, str]:
         """Return the history for the record, in one line."""
         name = history_field(self.signature)
-        return {} if name is None else {name: f"earlier turns: {len(messages_of(self.given.get(name)))}"}
+        if name is None:
+            return {}
+        return {name: f"earlier turns: {len(messages_of(self.given.get(name)))}"}
 
     def finish(self, ending: Ending | None, error: BaseException | None = None) -> Run:
         """Close the record."""
@@ -613,7 +643,10 @@ class Session:
 
     def _late_warnings(self, ending: Ending | None) -> list[str]:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
-        warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)] if ending else []
+        if ending:
+            warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)]
+        else:
+            warnings = []
         warnings += engine_warnings(model_name(self.lm or dspy.settings.lm), task_of(self.values))
         if self.rlm.budget.max_cost is not None and self.ledger.usage.cost is None:
             warnings.append("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
@@ -649,7 +682,10 @@ class MeteredCall:
         self.started = time.perf_counter()
         child = session.ledger.depth > 0
         extract = isinstance(need, Extract)
-        self._reservation = session._last_call if extract else session.ledger.reserve(estimate, sub_call=child)
+        if extract:
+            self._reservation = session._last_call
+        else:
+            self._reservation = session.ledger.reserve(estimate, sub_call=child)
         settings: dict[str, Any] = {"callbacks": [*dspy.settings.callbacks, self.meter]}
         if isinstance(need, Extract):
             settings["adapter"] = answer_adapter(once=need.limit in SPENT_LIMITS)
@@ -669,7 +705,10 @@ class MeteredCall:
         self._context.__exit__(*exc)
         session = self.session
         self.meter.abandon_calls()
-        session.last_wait = self.meter.last_wait if isinstance(exc[1], deadlines.Interrupted) else ""
+        if isinstance(exc[1], deadlines.Interrupted):
+            session.last_wait = self.meter.last_wait
+        else:
+            session.last_wait = ""
         if self._reservation:
             self._reservation.settle(self.meter.usage)
         else:
@@ -684,19 +723,28 @@ def _reply_text(error: AdapterParseError, outputs: Any) -> str:
     first = outputs[0] if outputs else None
     if isinstance(first, dict) and first.get("reasoning_content") and not first.get("text"):
         return "<think></think>"  # the thinking came apart, and nothing else did
-    is_empty = not (first.get("text") or first.get("tool_calls")) if isinstance(first, dict) else first == ""
-    return "" if is_empty else str(error.lm_response or "")
+    if isinstance(first, dict):
+        is_empty = not (first.get("text") or first.get("tool_calls"))
+    else:
+        is_empty = first == ""
+    if is_empty:
+        return ""
+    return str(error.lm_response or "")
 
 
 def model_name(lm: Any) -> str:
     """Return the name of an LM, or ""."""
     name = getattr(lm, "model", "")
-    return name if isinstance(name, str) else ""
+    if isinstance(name, str):
+        return name
+    return ""
 
 
 def value_of(predicted: Any, name: str) -> Any:
     """Return a field of a predictor's result, which may be a prediction, a dict or any object."""
-    return predicted.get(name) if hasattr(predicted, "get") else getattr(predicted, name, None)
+    if hasattr(predicted, "get"):
+        return predicted.get(name)
+    return getattr(predicted, name, None)
 
 
 def turn_message(turn: Turn) -> dict[str, str]:

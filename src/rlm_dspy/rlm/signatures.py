@@ -148,9 +148,15 @@ def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
         return dspy.Image
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return typing.Union[_annotation_type(node.left, kinds), _annotation_type(node.right, kinds)]  # noqa: UP007  made at run time
-    base = _without_module(node.value) if isinstance(node, ast.Subscript) else None
+    if isinstance(node, ast.Subscript):
+        base = _without_module(node.value)
+    else:
+        base = None
     if isinstance(node, ast.Subscript) and isinstance(base, ast.Name) and base.id in kinds:
-        items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if isinstance(node.slice, ast.Tuple):
+            items = node.slice.elts
+        else:
+            items = [node.slice]
         if base.id == "Literal":
             if not all(isinstance(item, ast.Constant) for item in items):
                 raise ConfigurationError("Literal takes plain values: Literal['a', 'b']")

@@ -70,7 +70,9 @@ ABOUT_OUTPUTS = "About the outputs: {task}"
 def action_instructions(signature: type[dspy.Signature]) -> str:
     """Return the strategy, then the user's own instructions: what optimizers may rewrite."""
     task = prompts.own_instructions(signature)
-    return f"{STRATEGY}\n\n{ABOUT_OUTPUTS.format(task=task)}" if task else STRATEGY
+    if task:
+        return f"{STRATEGY}\n\n{ABOUT_OUTPUTS.format(task=task)}"
+    return STRATEGY
 
 
 def protocol_text(
@@ -122,7 +124,10 @@ def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequ
     example = worked_examples.fitting_example(kind, question, columns)
     lines = "\n".join(barred_text(line) for line in example.lines)
     shown = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
-    name = main if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"] else text
+    if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"]:
+        name = main
+    else:
+        name = text
     code = example.code.format(main=name, rows=rows, first=first)
     turn = {"observation": "\n".join(shown), "reasoning": "", "code": code}
     if not example.output:
@@ -139,7 +144,10 @@ def _data_expressions(value: Any, main: str, lines: Sequence[str]) -> tuple[work
     """
     if isinstance(value, str):
         delimiter = delimiter_of(value)
-        option = "" if delimiter in (None, ",") else f", delimiter={delimiter!r}"
+        if delimiter in (None, ","):
+            option = ""
+        else:
+            option = f", delimiter={delimiter!r}"
         rows = f"import csv, io\nrows = list(csv.DictReader(io.StringIO({main}){option}))"
         return "text" if delimiter is None else "table", main, rows
     files = value.sandbox_index()["files"]
@@ -156,7 +164,9 @@ def _data_expressions(value: Any, main: str, lines: Sequence[str]) -> tuple[work
 def _likely_file(files: Sequence[Mapping[str, Any]], lines: Sequence[str]) -> Mapping[str, Any] | None:
     """Return the only file, or the one of the best line."""
     likely = [file for file in files if len(files) == 1 or (lines and lines[0].startswith(f"{file['name']}:"))]
-    return likely[0] if likely else None
+    if likely:
+        return likely[0]
+    return None
 
 
 def _number_columns(value: Any, lines: Sequence[str]) -> list[str]:
@@ -230,4 +240,6 @@ def render_probe(
 
 def reminder_text(task: str, first: str) -> str:
     """Repeat the question, for models that lose track of it; a long one is not repeated."""
-    return REMINDER.format(task=task, first=first) if task and len(task) <= MAX_REMINDER_CHARS else ""
+    if task and len(task) <= MAX_REMINDER_CHARS:
+        return REMINDER.format(task=task, first=first)
+    return ""

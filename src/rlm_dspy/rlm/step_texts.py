@@ -45,7 +45,9 @@ class StepTexts:
 
     def framed_text(self, output: str) -> str:
         """Render the output of a step as the next observation has it."""
-        return framed_output(output) if output and self.has_bars else output
+        if output and self.has_bars:
+            return framed_output(output)
+        return output
 
     def clip_text(self, text: str) -> str:
         """Cut the middle out of a long part of a reply."""
@@ -77,7 +79,9 @@ def _quoted_code(wrote: str) -> str:
     lines = [line for line in wrote.splitlines() if re.search(r"\w\(|\w\s*=\s*\S", line) and "```" not in line]
     code = clip_middle("\n".join(lines[:MAX_QUOTED_LINES]), MAX_QUOTED_CHARS)
     is_damaged = any(_STATEMENT.match(line) for line in wrote.splitlines() if line not in lines)
-    return "" if is_damaged or not is_python(code) else code
+    if is_damaged or not is_python(code):
+        return ""
+    return code
 
 
 def observation_text(outputs: Sequence[str], limit: int) -> str:
@@ -85,7 +89,9 @@ def observation_text(outputs: Sequence[str], limit: int) -> str:
     text = "\n".join(part for part in outputs if part)
     if len(text) > limit:
         text = join_equal_lines(text)
-    return clip_middle(text, limit) if text else "(no output - did you forget to print?)"
+    if text:
+        return clip_middle(text, limit)
+    return "(no output - did you forget to print?)"
 
 
 def join_equal_lines(text: str) -> str:
@@ -93,7 +99,10 @@ def join_equal_lines(text: str) -> str:
     lines: list[str] = []
     for line, equal in itertools.groupby(text.split("\n")):
         count = len(list(equal))
-        lines += [f"{line} (×{count})"] if line.strip() and count > 1 else [line] * count
+        if line.strip() and count > 1:
+            lines += [f"{line} (×{count})"]
+        else:
+            lines += [line] * count
     return "\n".join(lines)
 
 

@@ -77,7 +77,10 @@ def as_lm(value: Any) -> Any:
 def prompt_of(request: Request) -> str:
     """Return a request as one text: its only message, or all messages after the system text."""
     system = request.system
-    parts = [system] if isinstance(system, str) else [part.text for part in system or ()]
+    if isinstance(system, str):
+        parts = [system]
+    else:
+        parts = [part.text for part in system or ()]
     parts += [message.text or "" for message in request.messages]
     return "\n\n".join(part for part in parts if part)
 
@@ -99,7 +102,10 @@ def explain_unread(error: AdapterParseError) -> str:
         reason = ": ".join(line.strip().partition(" [type=")[0] for line in lines[: 2 if lines[0][:1].strip() else 1])
         shown = _quoted_value(value or str(error.lm_response or ""))
         return f"output `{name}` cannot be {shown}: {reason[:200] or 'it is of another type'}"
-    parsed = error.parsed_result if isinstance(error.parsed_result, dict) else {}
+    if isinstance(error.parsed_result, dict):
+        parsed = error.parsed_result
+    else:
+        parsed = {}
     missing = [name for name in error.signature.output_fields if name not in parsed]
     details = text.partition("\n")[0]
     if details.startswith(("Adapter ", "LM response ")):  # DSPy's own words name no output
@@ -143,7 +149,9 @@ def shown_input(value: Any) -> str:
     """Return an input of a typed call for the record; an image as its kind, size and hash."""
     if isinstance(value, dspy.Image):
         return f"{SHOWN_IMAGE}{describe_image(value)}]"
-    return ", ".join(map(shown_input, value)) if holds_image(value) else str(value)
+    if holds_image(value):
+        return ", ".join(map(shown_input, value))
+    return str(value)
 
 
 def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
@@ -430,7 +438,10 @@ class SubCalls:
             meter.abandon_calls()
             reservation.settle(meter.usage)
             failed = isinstance(result, CallError)
-            output, error = ("", result.error) if failed else (shorten_text(shown(result)), None)
+            if failed:
+                output, error = "", result.error
+            else:
+                output, error = shorten_text(shown(result)), None
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
             call = SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, span=span, **facts)
             self.record_call(call, meter)
@@ -448,7 +459,9 @@ class SubCalls:
         if explain_cut(finish):
             with self._lock:
                 self._cut[finish] += 1
-        return text.strip() if isinstance(text, str) and text != result else text
+        if isinstance(text, str) and text != result:
+            return text.strip()
+        return text
 
     def record_call(self, call: SubCall, meter: Meter | None) -> None:
         """Record a finished sub-call."""
@@ -499,7 +512,9 @@ async def _await_and_read(awaitable: Any, read: Callable[[Any], T]) -> T:
 
 
 def _reply_text(reply: str | CallError) -> str:
-    return f"[ERROR] {reply.kind}: {reply.error}" if isinstance(reply, CallError) else reply
+    if isinstance(reply, CallError):
+        return f"[ERROR] {reply.kind}: {reply.error}"
+    return reply
 
 
 def result_or_raise(result: Any) -> Any:
@@ -525,4 +540,6 @@ def text_of(outputs: Any) -> str:
         text = first.get("text") if isinstance(first, dict) else first
     else:
         text = getattr(outputs, "text", None)
-    return text if isinstance(text, str) else ""
+    if isinstance(text, str):
+        return text
+    return ""

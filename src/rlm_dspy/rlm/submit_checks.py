@@ -35,7 +35,9 @@ def engine_warnings(model: str, question: str) -> list[str]:
     """Return warnings if what answers is not a language model."""
     if not model.startswith("offline/"):
         return []
-    return [OFFLINE_ANSWER, OFFLINE_PASSAGES] if asks_about_all(question) else [OFFLINE_ANSWER]
+    if asks_about_all(question):
+        return [OFFLINE_ANSWER, OFFLINE_PASSAGES]
+    return [OFFLINE_ANSWER]
 
 
 class AnswerChecks:

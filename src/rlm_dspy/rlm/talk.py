@@ -76,7 +76,9 @@ class KeptInterpreter:
     def take_warnings(self) -> list[str]:
         """Return what the run of the next turn is to report."""
         was_lost, self._is_lost = self._is_lost, False
-        return [REPLACED] if was_lost else []
+        if was_lost:
+            return [REPLACED]
+        return []
 
     def replace_dead(self) -> None:
         """End an interpreter that failed; the next turn gets a new one, and its run reports it."""
@@ -196,5 +198,8 @@ class Talk:
 
     def _active_seconds(self) -> float:
         """Return the seconds of all turns so far; the time between them does not count."""
-        running = 0.0 if self._clock_started is None else time.monotonic() - self._clock_started
+        if self._clock_started is None:
+            running = 0.0
+        else:
+            running = time.monotonic() - self._clock_started
         return self._seconds + running

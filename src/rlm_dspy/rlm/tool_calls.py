@@ -34,7 +34,9 @@ _OWNER = re.compile(rf"(?m)^([ \t]*(?:print\()?)(?:default_api|functions)\.(?=(?
 def call_before(text: str, start: int) -> str | None:
     """Return the name of the function whose arguments begin at an offset of a text, None if there is none."""
     match = _BEFORE_ARGUMENTS.search(text[max(0, start - MAX_MARK_CHARS) : start])
-    return match["name"] if match else None
+    if match:
+        return match["name"]
+    return None
 
 
 def call_of_json(value: Mapping[str, Any]) -> tuple[str, Any] | None:
@@ -60,7 +62,9 @@ def call_of_elements(text: str) -> str | None:
         if start < 0:
             break
         arguments[argument["key"] or argument["name"]] = text[argument.end() : start].strip()
-    return python_of(call["name"], arguments) if arguments else None
+    if arguments:
+        return python_of(call["name"], arguments)
+    return None
 
 
 def python_of(name: str, arguments: Any) -> str | None:
@@ -68,7 +72,9 @@ def python_of(name: str, arguments: Any) -> str | None:
     if not isinstance(arguments, Mapping) or not all(str(key).isidentifier() for key in arguments):
         return None
     call = f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
-    return call if name == SUBMIT else f"print({call})"
+    if name == SUBMIT:
+        return call
+    return f"print({call})"
 
 
 def without_owners(code: str) -> str:

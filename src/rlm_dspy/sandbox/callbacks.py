@@ -23,7 +23,10 @@ class Handle:
         self.value = value
 
     def __repr__(self) -> str:
-        size = f" of {counted_noun(len(self.value), 'item')}" if hasattr(self.value, "__len__") else ""
+        if hasattr(self.value, "__len__"):
+            size = f" of {counted_noun(len(self.value), 'item')}"
+        else:
+            size = ""
         if isinstance(self.value, str):
             size = f" of {len(self.value):,} characters"
         return f"<{type(self.value).__name__}{size}>"

@@ -70,7 +70,9 @@ class Compiled(str):
 
 def code_fields(code: str) -> Message:
     """Return the part of a command with the code."""
-    return {"compiled": code.compiled} if isinstance(code, Compiled) else {"code": code}
+    if isinstance(code, Compiled):
+        return {"compiled": code.compiled}
+    return {"code": code}
 
 
 class Cell:
@@ -189,7 +191,10 @@ class Cell:
                 stands = bool(self._waiting)
             began = time.thread_time()
             received = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
-            result = None if received is None else self._handle_message(*received)
+            if received is None:
+                result = None
+            else:
+                result = self._handle_message(*received)
             if stands:  # reading messages still counts as the cell's time
                 self.spent += time.thread_time() - began
             if result is not None:
@@ -281,7 +286,9 @@ class Cell:
             return f"{name[:80]}() is not available"
         if self._ending:
             return f"{name[:80]}() was not called: the cell is being stopped"
-        return "too many host calls at once" if crowded else None
+        if crowded:
+            return "too many host calls at once"
+        return None
 
     def _send_answer(self, generation: int, number: int, body: Message) -> None:
         self._charge_time()

@@ -88,7 +88,10 @@ def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) ->
     note = _result_note(message, kind, ending, timeout, memory_mb)
     if kind in ("interrupt", "cpu") or (stopped and exception is None and "final" not in message):
         exception = _stop_message(exception, kind, ending, timeout)
-        kind = "interrupted" if ending.interrupted and not ending.timed_out else "timeout"
+        if ending.interrupted and not ending.timed_out:
+            kind = "interrupted"
+        else:
+            kind = "timeout"
     return Execution(
         stdout=_text_field(message, "out", cap + SLACK_CHARS) or "",
         stderr=_text_field(message, "err", cap + SLACK_CHARS) or "",
@@ -170,7 +173,9 @@ def _stop_message(exception: str | None, kind: Any, ending: CellEnding, timeout:
         reason = "TimeoutError: the cell used up its processor time"
     else:
         reason = f"TimeoutError: the cell ran longer than {timeout:g} s (time in host functions not counted)"
-    return f"{where}\n{reason}" if where else reason
+    if where:
+        return f"{where}\n{reason}"
+    return reason
 
 
 def _result_note(message: Message, kind: Any, ending: CellEnding, timeout: float, memory_mb: int) -> str | None:

@@ -359,7 +359,10 @@ class Sandbox:
         held_now = self._given.with_those(handed)
         if ending.saved:
             self._given.safe = held_now
-        self._crashes = self._crashes + 1 if ending.how in ("gone", "protocol") else 0
+        if ending.how in ("gone", "protocol"):
+            self._crashes = self._crashes + 1
+        else:
+            self._crashes = 0
         if ending.how == "result":
             if ending.result.get("kind") == "handover" and ending.result.get("name") in handed:
                 raise self._given.refused(ending.result, handed)

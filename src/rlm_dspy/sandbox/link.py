@@ -107,7 +107,10 @@ class Link:
         """
         body = _WRITER.encode(message).encode("ascii")
         view = memoryview(_LENGTH.pack(len(body)) + body)
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] if descriptors else []
+        if descriptors:
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+        else:
+            rights = []
         generation = self.generation if generation is None else generation
         with self._writing:
             try:
@@ -242,7 +245,9 @@ class Link:
 
     def _claimed_copies(self, result: Message) -> int:
         claimed = result.get("copies")
-        return claimed if isinstance(claimed, int) else 0
+        if isinstance(claimed, int):
+            return claimed
+        return 0
 
     def interrupt(self) -> None:
         """Ask the running cell to stop."""

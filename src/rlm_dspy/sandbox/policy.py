@@ -73,7 +73,9 @@ def missing_layers(report: Mapping[str, Any]) -> str | None:
 
 def _failure_reason(report: Mapping[str, Any], layer: str) -> str:
     value = report.get(layer)
-    return "not tried" if value is None or value is False else str(value)
+    if value is None or value is False:
+        return "not tried"
+    return str(value)
 
 
 def unsupported_message(reason: str) -> str:

@@ -96,7 +96,10 @@ def selftest(isolation: policy.Isolation = "best-effort") -> list[ProbeResult]:
     """
     if isolation == "none":
         raise ConfigurationError("selftest needs isolation: with isolation='none' the operations would succeed")
-    column = 0 if syscalls.canonical_machine(platform.machine()) == syscalls.X86_64 else 1
+    if syscalls.canonical_machine(platform.machine()) == syscalls.X86_64:
+        column = 0
+    else:
+        column = 1
     with _probe_targets() as (setup, intact), Sandbox(isolation=isolation, timeout=5.0, checkpoint="never") as sandbox:
         setup = _PRELUDE + setup
         checks = []

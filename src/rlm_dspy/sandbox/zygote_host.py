@@ -196,7 +196,10 @@ class Zygote:
                 self.pid = CREDENTIALS.unpack(body[: CREDENTIALS.size])[0]
         self.group = os.getpgid(self.pid)
         self.report = {**message["report"], "backend": choice.backend, "reason": choice.reason}
-        lacking = policy.missing_layers(self.report) if choice.backend == "linux" else None
+        if choice.backend == "linux":
+            lacking = policy.missing_layers(self.report)
+        else:
+            lacking = None
         self.report["strong"] = choice.backend == "macos" or (choice.backend == "linux" and lacking is None)
         if lacking and self.setting.isolation == "strong":
             raise InterpreterUnavailableError(policy.unavailable_message(lacking))
@@ -233,7 +236,10 @@ class Zygote:
         except OSError:  # the requesting thread has already ended
             return
         number, pid, *_rest = NOTIFICATION.unpack(question)
-        verdict = (0, CONTINUE) if self._approve_fork(pid, _rest[4]) else (-EPERM, 0)
+        if self._approve_fork(pid, _rest[4]):
+            verdict = 0, CONTINUE
+        else:
+            verdict = -EPERM, 0
         reply = bytearray(ANSWER.pack(number, 0, *verdict))
         with contextlib.suppress(OSError):
             fcntl.ioctl(self.listener, NOTIFICATION_SEND, reply, True)

@@ -52,7 +52,10 @@ def find_leaks(
         base: the program before tuning; text that it already contains is not a leak.
         field: the field of the examples with the answer.
     """
-    before = "\n".join(text for _, text in _tuned_texts(base)) if base is not None else ""
+    if base is not None:
+        before = "\n".join(text for _, text in _tuned_texts(base))
+    else:
+        before = ""
     seen: set[str] = set()
     questions: set[str] = set()
     contexts: list[str] = []
@@ -89,7 +92,10 @@ def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any
     if not leaks:
         return
     named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:MAX_NAMED_LEAKS])
-    more = f"; and {len(leaks) - MAX_NAMED_LEAKS} more" if len(leaks) > MAX_NAMED_LEAKS else ""
+    if len(leaks) > MAX_NAMED_LEAKS:
+        more = f"; and {len(leaks) - MAX_NAMED_LEAKS} more"
+    else:
+        more = ""
     raise ConfigurationError(
         f"the program contains answers of the test set, so its score proves nothing: {named}{more}. "
         "Keep the test questions away from the optimizer, or use another test set."

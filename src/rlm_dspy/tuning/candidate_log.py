@@ -77,7 +77,10 @@ class CandidateLog:
         self._val_ids = frozenset(val_ids)
         self._count_calls = count_calls
         self._path = path
-        rows = safe_files.read_rows(path, Measurement.model_validate_json, repair=True) if path else []
+        if path:
+            rows = safe_files.read_rows(path, Measurement.model_validate_json, repair=True)
+        else:
+            rows = []
         self._earlier = {row.digest: row for row in reversed(rows)}  # the first of each
         self.counts_failures = False  # while an optimizer compiles
         self.failed_questions = 0  # that a provider's failure ended; DSPy scores them as 0
@@ -103,7 +106,10 @@ class CandidateLog:
             candidate = self.candidates[digest]
             if candidate.measured_at is None:
                 unknown = candidate.cost is None or run.usage.cost is None
-                candidate.cost = None if unknown else (candidate.cost or 0.0) + (run.usage.cost or 0.0)
+                if unknown:
+                    candidate.cost = None
+                else:
+                    candidate.cost = (candidate.cost or 0.0) + (run.usage.cost or 0.0)
 
     def record_failure(self, error: Exception) -> None:
         """Record a question that ended by no fault of its candidate.

@@ -62,7 +62,9 @@ def _plain_text(value: Any) -> Any:
     """Convert a handle or a corpus to text, for programs that need it."""
     if isinstance(value, Context):
         return value.text
-    return prompt_text(value) if isinstance(value, Corpus) else value
+    if isinstance(value, Corpus):
+        return prompt_text(value)
+    return value
 
 
 def make_contender(

@@ -142,7 +142,10 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
     Example:
         >>> trainset = rlm_dspy.data.from_runs()  # doctest: +SKIP
     """
-    place = safe_files.cache_folder() / "runs" if folder is None else Path(folder)
+    if folder is None:
+        place = safe_files.cache_folder() / "runs"
+    else:
+        place = Path(folder)
     export = run_export.RunExport("dspy", marked=mark, model=model, statuses=frozenset({"submitted", "extracted"}))
     examples = []
     for row in export.rows(RunStore(place)):
@@ -180,12 +183,16 @@ def _generated_context(recipe: Mapping[str, Any]) -> Any:
 
 def contain(texts: str | Mapping[str, str]) -> Any:
     """Return a text as a handle, texts by name as a corpus."""
-    return Context(texts) if isinstance(texts, str) else corpus.Corpus.from_texts(texts)
+    if isinstance(texts, str):
+        return Context(texts)
+    return corpus.Corpus.from_texts(texts)
 
 
 def handle(value: Any) -> Any:
     """Return a long text as a handle, anything else unchanged."""
-    return Context(value) if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS else value
+    if isinstance(value, str) and len(value) > MIN_HANDLE_CHARS:
+        return Context(value)
+    return value
 
 
 def handles(examples: Iterable[dspy.Example]) -> list[dspy.Example]:

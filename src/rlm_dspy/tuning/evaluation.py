@@ -195,7 +195,10 @@ class Evaluation:
         except Exception as failure:  # the program may raise anything, and one bad row never ends the others
             error = failure
         seconds = time.perf_counter() - started
-        run = getattr(error, "run", None) if prediction is None else run_of(prediction)
+        if prediction is None:
+            run = getattr(error, "run", None)
+        else:
+            run = run_of(prediction)
         row = Row(
             key=key,
             side=side.name,
@@ -254,7 +257,10 @@ class Evaluation:
 
     def _journal_rows(self) -> list[Row]:
         """Return the journal's rows that need not be asked again; an incomplete last row is dropped."""
-        rows = safe_files.read_rows(self.journal, Row.model_validate_json, repair=True) if self.journal else []
+        if self.journal:
+            rows = safe_files.read_rows(self.journal, Row.model_validate_json, repair=True)
+        else:
+            rows = []
         return [row for row in rows if row.status != "failed"]
 
     def _write_row(self, row: Row) -> None:
@@ -297,7 +303,9 @@ def run_file_name(row: Row) -> str:
     """
     wanted = f"{row.side}-{row.id}"
     safe = re.sub(r"[^\w.-]", "_", wanted, flags=re.ASCII).lstrip(".")[:MAX_NAME_CHARS]
-    return f"{safe}.json" if safe == wanted else f"{safe}-{row.key[:8]}.json"
+    if safe == wanted:
+        return f"{safe}.json"
+    return f"{safe}-{row.key[:8]}.json"
 
 
 def _input_identity(value: Any) -> Any:
@@ -308,7 +316,9 @@ def _input_identity(value: Any) -> Any:
 
 def _with_question(row: Row, example: Any) -> Row:
     """Return a row with its question, which rows of earlier versions do not have."""
-    return row if row.question else row.model_copy(update={"question": _question_text(example)})
+    if row.question:
+        return row
+    return row.model_copy(update={"question": _question_text(example)})
 
 
 def _question_text(example: Any) -> str:
@@ -316,7 +326,9 @@ def _question_text(example: Any) -> str:
 
 
 def _answer_text(value: Any) -> str | None:
-    return None if value is None else shorten_text(value, MAX_ANSWER_CHARS)
+    if value is None:
+        return None
+    return shorten_text(value, MAX_ANSWER_CHARS)
 
 
 def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
@@ -332,7 +344,10 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
 def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
     evidence = prediction.get("evidence")
-    quotes = [item for item in evidence if isinstance(item, Evidence)] if isinstance(evidence, list) else []
+    if isinstance(evidence, list):
+        quotes = [item for item in evidence if isinstance(item, Evidence)]
+    else:
+        quotes = []
     values = inputs_of(example)
     for name, value in values.items():
         if isinstance(value, Context):

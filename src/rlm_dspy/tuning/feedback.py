@@ -51,14 +51,18 @@ def write_feedback(
             if part
         ]
     text = "\n".join(lines)
-    return text if len(text) <= MAX_FEEDBACK_CHARS else text[: MAX_FEEDBACK_CHARS - 1] + "…"
+    if len(text) <= MAX_FEEDBACK_CHARS:
+        return text
+    return text[: MAX_FEEDBACK_CHARS - 1] + "…"
 
 
 def shorten_line(value: Any, limit: int) -> str:
     """Return a value as one line of at most ``limit`` characters, head and tail."""
     text = " ".join(replace_surrogates(str(value)).split())
     half = (limit - 3) // 2
-    return text if len(text) <= limit else f"{text[:half]} … {text[-half:]}"
+    if len(text) <= limit:
+        return text
+    return f"{text[:half]} … {text[-half:]}"
 
 
 def asked_text(inputs: Mapping[str, Any]) -> str:
@@ -101,7 +105,9 @@ def _failures_line(run: Run) -> str:
         why = "timed out" if step.timed_out else shorten_line(step.error, 160)
         remarks.append(f"step {step.index} ({shorten_line(step.code, 80)}): {why}")
     more = f" and {len(failed) - 4} more" if len(failed) > 4 else ""
-    return f"Failed steps: {'; '.join(remarks)}{more}." if failed else ""
+    if failed:
+        return f"Failed steps: {'; '.join(remarks)}{more}."
+    return ""
 
 
 def _habits_line(run: Run) -> str:
@@ -113,7 +119,9 @@ def _habits_line(run: Run) -> str:
     if repeated := sum(count - 1 for count in codes.values()):
         remarks.append(f"{counted_noun(repeated, 'step')} repeated code that had run before")
     remarks += _sub_calls(run)
-    return f"Habits: {'; '.join(remarks)}." if remarks else ""
+    if remarks:
+        return f"Habits: {'; '.join(remarks)}."
+    return ""
 
 
 def _sub_calls(run: Run) -> list[str]:

@@ -154,7 +154,10 @@ def _default_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Itera
         for argument, default in given:
             plain = isinstance(default, ast.Constant) and isinstance(default.value, int | float | str)
             if plain and len(said := ast.unparse(default)) <= MAX_VALUE_CHARS:
-                value = default.value if isinstance(default, ast.Constant) else said
+                if isinstance(default, ast.Constant):
+                    value = default.value
+                else:
+                    value = said
                 asked = f"What is the default of the parameter {argument.arg} of the function {name}?"
                 yield Question("default", asked, str(value) if isinstance(value, bool) else value)
 

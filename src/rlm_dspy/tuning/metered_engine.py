@@ -151,7 +151,10 @@ class MeteredEngine(WrappedEngine):
             yield paid
         finally:
             # A failed call counts as a call; providers do not bill it.
-            usage = response_usage(request, paid[0], self.model) if paid else Usage(calls=1)
+            if paid:
+                usage = response_usage(request, paid[0], self.model)
+            else:
+                usage = Usage(calls=1)
             self.phase.shared_budget.settle(reservation, usage)
 
 
@@ -195,7 +198,9 @@ class PrefixMeter(Meter):
     @property
     def prefix_share(self) -> float | None:
         """The share of prompt characters, after the first prompt, that a server may have cached."""
-        return self._shared / self._sent if self._sent else None
+        if self._sent:
+            return self._shared / self._sent
+        return None
 
     def on_lm_start(self, call_id: str, instance: Any, inputs: dict[str, Any]) -> None:
         """Compare the prompt with those before it."""

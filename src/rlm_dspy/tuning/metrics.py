@@ -80,7 +80,9 @@ class Metric:
         if pred_name is not None or pred_trace is not None:
             return self.explained(example, prediction)
         value = self.score(example, prediction)
-        return value if trace is None else value >= self.accept
+        if trace is None:
+            return value
+        return value >= self.accept
 
     def __repr__(self) -> str:
         return f"Metric({self.__name__})"
@@ -89,11 +91,16 @@ class Metric:
 def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Metric:
     """Make a metric from a scorer's name, or from a function of (expected, got)."""
     compare = _find_scorer(scorer) if isinstance(scorer, str) else scorer
-    name = scorer if isinstance(scorer, str) else getattr(scorer, "__name__", "score")
+    if isinstance(scorer, str):
+        name = scorer
+    else:
+        name = getattr(scorer, "__name__", "score")
 
     def compare_field(example: Any, prediction: Any) -> float:
         got = prediction.get(field)
-        return 0.0 if got is None else compare(example[field], got)
+        if got is None:
+            return 0.0
+        return compare(example[field], got)
 
     return Metric(compare_field, name, field=field, accept=accept)
 
@@ -114,7 +121,10 @@ def check_answers(examples: Iterable[dspy.Example], metric: str) -> None:
     for example in examples:
         answer = example.get("answer")
         shown = repr(answer)[:MAX_SHOWN_CHARS]
-        scorer = (example.get("scorer") or "exact") if metric == graded.__name__ else metric
+        if metric == graded.__name__:
+            scorer = example.get("scorer") or "exact"
+        else:
+            scorer = metric
         items = answer if isinstance(answer, list) else [answer]
         if any(isinstance(item, dict) for item in items):
             raise ConfigurationError(

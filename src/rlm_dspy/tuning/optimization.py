@@ -87,7 +87,10 @@ class Plan:
             f"{counted_noun(self.max_calls, 'call')}",
         ]
         total = min(self.max_calls, (self.rollouts + 2 * self.test) * rate.calls)
-        cost = "unknown" if rate.cost is None else f"about ${total / rate.calls * rate.cost:.4f}"
+        if rate.cost is None:
+            cost = "unknown"
+        else:
+            cost = f"about ${total / rate.calls * rate.cost:.4f}"
         lines.append(f"cost: {cost}{'' if max_cost is None else f', at most ${max_cost:.4f}'}")
         waits = []
         if per_minute:
@@ -294,8 +297,14 @@ class Optimization:
         job = self.job
         self.phase = BudgetPhase(self.shared_budget)
         self.lm = metered_lm(job.lm, self.phase)
-        self.prompt_lm = metered_lm(job.prompt_lm, self.phase) if job.prompt_lm else self.lm
-        self.sub_lm = metered_lm(job.sub_lm, self.phase) if job.sub_lm else None
+        if job.prompt_lm:
+            self.prompt_lm = metered_lm(job.prompt_lm, self.phase)
+        else:
+            self.prompt_lm = self.lm
+        if job.sub_lm:
+            self.sub_lm = metered_lm(job.sub_lm, self.phase)
+        else:
+            self.sub_lm = None
 
     def _claim_folder(self, resume: bool) -> None:
         path, wanted = self.job.folder / STATE, json.loads(json.dumps(self.job.identity()))

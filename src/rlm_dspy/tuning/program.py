@@ -232,7 +232,10 @@ def _check_signature(path: Path, program: dspy.Module, state: Mapping[str, Any])
 def _check_fields(path: Path, name: str, predictor: Any, state: Mapping[str, Any]) -> None:
     """Refuse a state whose fields differ from the predictor's: DSPy would zip them and silently lose some."""
     saved = state.get("signature")
-    fields = saved.get("fields") if isinstance(saved, Mapping) and "instructions" in saved else None
+    if isinstance(saved, Mapping) and "instructions" in saved:
+        fields = saved.get("fields")
+    else:
+        fields = None
     if fields is None or not _is_object_list(fields) or "demos" not in state:
         raise ConfigurationError(f"{path}: {name} has no signature or demos; was it saved by another version of DSPy?")
     if not _is_object_list(state["demos"]):

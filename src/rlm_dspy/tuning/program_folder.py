@@ -32,7 +32,9 @@ NO_LICENCE = "none given"
 def program_file(place: str | Path) -> Path:
     """Return the file of a program, given the file or its folder."""
     path = Path(place).expanduser()
-    return path / PROGRAM if path.is_dir() else path
+    if path.is_dir():
+        return path / PROGRAM
+    return path
 
 
 def checked_state(path: Path) -> dict[str, Any]:

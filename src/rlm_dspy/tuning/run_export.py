@@ -85,7 +85,11 @@ class RunExport:
             if score < self.min_score:
                 raise SkippedRunError("its score is below --min-score")
         facts: dict[str, Any] = {"run": run.id, "model": run.model, "score": score, "context": context_facts(run)}
-        facts["mark"] = None if mark is None else mark.mark  # each row has the same names, as loaders of JSON want
+        # each row has the same names, as loaders of JSON want
+        if mark is None:
+            facts["mark"] = None
+        else:
+            facts["mark"] = mark.mark
         if self.form == "dspy":
             row = dataset_row(run, facts)
             return [row | {"answer": self.answers[row["question"]]} if row["question"] in self.answers else row]

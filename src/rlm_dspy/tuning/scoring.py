@@ -19,7 +19,9 @@ CONFIDENCE = 0.95  # of the interval of a mean
 
 def mean(values: Sequence[float]) -> float:
     """Return the arithmetic mean, 0 for no values."""
-    return sum(values) / len(values) if values else 0.0
+    if values:
+        return sum(values) / len(values)
+    return 0.0
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -35,7 +37,9 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
 def percentile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that ``share`` of the values do not exceed, 0 for no values."""
     ordered = sorted(values)
-    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else 0.0
+    if ordered:
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
+    return 0.0
 
 
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+|\d{1,3}(?:_\d{3})+|\d+)(?:\.\d+)?(?:[eE][-+]?\d+)?"
@@ -61,7 +65,10 @@ def normal_text(value: Any) -> str:
 
     Case, outer punctuation, articles before a word, white space, and the kind of quotes and dashes make no difference.
     """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    if isinstance(value, str):
+        text = value
+    else:
+        text = json.dumps(value, ensure_ascii=False, default=str)
     text = unicodedata.normalize("NFKC", text).translate(_TYPOGRAPHY).casefold()
     text = " ".join(re.sub(r"\b(?:a|an|the)\s+(?=\S)", " ", text).split())
     return text.strip(_TRIMMED) or text
@@ -87,7 +94,9 @@ def _finite(value: float) -> float | None:
         number = float(value)
     except OverflowError:  # of an int
         return None
-    return number if math.isfinite(number) else None
+    if math.isfinite(number):
+        return number
+    return None
 
 
 def _read_number(text: str) -> float:
@@ -98,7 +107,9 @@ def _comparable(value: Any) -> float | str:
     """Return a text that is a number as a float, and anything else as normalised text."""
     text = normal_text(value)
     is_number = _PLAIN_NUMBER.fullmatch(text) and sum(map(str.isdecimal, text)) <= _EXACT_DIGITS
-    return _read_number(text) if is_number else text
+    if is_number:
+        return _read_number(text)
+    return text
 
 
 def listed_items(value: Any, known: Any = ()) -> list[str]:
@@ -116,7 +127,10 @@ def listed_items(value: Any, known: Any = ()) -> list[str]:
         value = [value]
     items = []
     for item in value:
-        whole = ", ".join(map(str, item)) if isinstance(item, (list, tuple)) else item
+        if isinstance(item, (list, tuple)):
+            whole = ", ".join(map(str, item))
+        else:
+            whole = item
         if (text := normal_text(whole)).strip(_TRIMMED):
             items.append(text)
     return items
@@ -150,7 +164,9 @@ def _split_at_separators(text: str, known: Sequence[Any]) -> list[str]:
 
 def _written_form(item: Any) -> str:
     """Return an item as an answer writes it."""
-    return f"{item:,}" if isinstance(item, int) else str(item).translate(_TYPOGRAPHY).strip()
+    if isinstance(item, int):
+        return f"{item:,}"
+    return str(item).translate(_TYPOGRAPHY).strip()
 
 
 def exact(expected: Any, got: Any) -> float:
@@ -198,7 +214,10 @@ def f1(expected: Any, got: Any) -> float:
 
 
 def _words(value: Any) -> list[str]:
-    text = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        text = " ".join(map(str, value))
+    else:
+        text = value
     words = [word.strip(_TRIMMED) for word in normal_text(text).split()]
     return [word for word in words if word]
 

@@ -201,7 +201,10 @@ class SchemaReader:
     def _shared_type(self, reference: str, depth: int) -> Any:
         name = reference.removeprefix("#/$defs/")
         if name not in self._shared or name in self._open:
-            reason = "refers to itself" if name in self._open else "is not there"
+            if name in self._open:
+                reason = "refers to itself"
+            else:
+                reason = "is not there"
             raise ConfigurationError(f"the schema {reference} {reason}, so its type cannot be made")
         if name not in self._made:
             self._open.add(name)
@@ -220,7 +223,10 @@ class SchemaReader:
         properties = schema.get("properties")
         if not properties:
             value = schema.get("additionalProperties")
-            inner = self.type_of(value, name, depth + 1) if isinstance(value, Mapping) else Any
+            if isinstance(value, Mapping):
+                inner = self.type_of(value, name, depth + 1)
+            else:
+                inner = Any
             return dict[str, inner]  # type: ignore[valid-type]
         required = set(schema.get("required") or ())
         fields: dict[str, Any] = {}
@@ -229,5 +235,8 @@ class SchemaReader:
             kind = self.type_of(part, key, depth + 1)
             fields[key] = (kind, Field(default, description=part.get("description")))
         title = str(schema.get("title") or name)
-        config = ConfigDict(extra="forbid") if schema.get("additionalProperties") is False else None
+        if schema.get("additionalProperties") is False:
+            config = ConfigDict(extra="forbid")
+        else:
+            config = None
         return pydantic.create_model(title, __doc__=schema.get("description"), __config__=config, **fields)

@@ -38,7 +38,10 @@ def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
     """
     check_existence(paths)
     arguments = list(terminal.arguments)
-    arguments = arguments[arguments.index("mcp") + 1 :] if "mcp" in arguments else list(paths)
+    if "mcp" in arguments:
+        arguments = arguments[arguments.index("mcp") + 1 :]
+    else:
+        arguments = list(paths)
     for place, argument in enumerate(arguments):
         if argument == "--print-config":
             arguments[place : place + 2] = ["", ""]
@@ -220,7 +223,9 @@ def _highest_cost(files: Any, values: settings.Settings) -> float | None:
     mode = first_mode(values.mode, tokens, direct_tokens=values.direct_tokens, is_compiled=False)
     limits = {"max_iters": values.max_iters, "max_calls": values.max_calls}
     cost = estimated_facts(corpus, mode, model_choice.choose(values).name, **limits)["cost"]
-    return None if cost is None else float(max(cost))
+    if cost is None:
+        return None
+    return float(max(cost))
 
 
 def check_paths(paths: tuple[str, ...]) -> None:

@@ -292,12 +292,16 @@ def _line_range(lines: str, total: int) -> tuple[int, int]:
 
 
 def _cut_cell(text: str, most: int) -> str:
-    return text if len(text) <= most else f"{text[:most]}…"
+    if len(text) <= most:
+        return text
+    return f"{text[:most]}…"
 
 
 def _json_size(text: str) -> int:
     """Return the characters that a text takes in JSON, in which some take six."""
-    return len(json.dumps(text, ensure_ascii=False)) - 2 if text else 0
+    if text:
+        return len(json.dumps(text, ensure_ascii=False)) - 2
+    return 0
 
 
 def fitting_names(names: Sequence[str]) -> list[str]:

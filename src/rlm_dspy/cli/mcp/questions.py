@@ -217,7 +217,10 @@ class Questions:
             with listening(log) if entry_error(self._values.home) is None else nullcontext():
                 found = self._found_answer(asked, question, max_cost)
             answer = found.prediction.get("answer")
-            asked.answer = None if answer is None else self._redactor.text(str(answer))
+            if answer is None:
+                asked.answer = None
+            else:
+                asked.answer = self._redactor.text(str(answer))
             asked.run = found.run.model_copy(update={"id": asked.id})
         except RLMError as error:
             asked.error = self._redactor.text(str(error))
@@ -283,4 +286,6 @@ def saved_json(run: Run, redactor: Redactor) -> str:
 
 
 def _cut_text(text: str, limit: int) -> str:
-    return text if len(text) <= limit else f"{text[:limit]}… ({len(text):,} characters)"
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]}… ({len(text):,} characters)"

@@ -109,7 +109,10 @@ async def _forward_messages(lines: Any, sender: Any, replies: Any) -> None:
                 await sender.send(item)
                 continue
             is_json = isinstance(item, ValidationError) and all(one["type"] != "json_invalid" for one in item.errors())
-            text = "the line is not a message of JSON-RPC 2.0" if is_json else "the line is not valid JSON"
+            if is_json:
+                text = "the line is not a message of JSON-RPC 2.0"
+            else:
+                text = "the line is not valid JSON"
             fault = ErrorData(code=INVALID_REQUEST if is_json else PARSE_ERROR, message=text)
             await replies.send(SessionMessage(JSONRPCError(jsonrpc="2.0", id=None, error=fault)))
 
@@ -207,7 +210,10 @@ def _add_question_tools(server: MCPServer, served: ServedFiles) -> None:
         cost = await in_thread(served, ctx, served.estimate)
         if cost is not None and cost <= limit:
             return Consent(proceed=True)
-        amount = "an unknown amount" if cost is None else f"up to about ${cost:.2f}"
+        if cost is None:
+            amount = "an unknown amount"
+        else:
+            amount = f"up to about ${cost:.2f}"
         if not can_ask_user(ctx):
             raise ShownError(
                 f"the question was not asked: it may cost {amount}, questions above ${limit:.2f} need the user's "
@@ -275,7 +281,10 @@ def _add_resources(server: MCPServer, served: ServedFiles) -> None:
 
 def can_ask_user(ctx: Context) -> bool:
     """Return whether the client can show its user a form; bare `elicitation: {}` means that it can."""
-    elicitation = ctx.client_capabilities.elicitation if ctx.client_capabilities is not None else None
+    if ctx.client_capabilities is not None:
+        elicitation = ctx.client_capabilities.elicitation
+    else:
+        elicitation = None
     return elicitation is not None and (elicitation.form is not None or elicitation.url is None)
 
 
@@ -367,7 +376,9 @@ class TokenCheck:
             return ""
         scheme, _, token = header.partition(" ")
         owners = [owner for known, owner in self._tokens.items() if hmac.compare_digest(known.encode(), token.encode())]
-        return owners[0] if owners and scheme.lower() == "bearer" else None
+        if owners and scheme.lower() == "bearer":
+            return owners[0]
+        return None
 
 
 async def _refuse(send: Any) -> None:

@@ -102,7 +102,10 @@ def _single_member(
                 raise UnreadableError(f"broken: {error}") from None
             note = f"the archive is cut off or damaged ({error}): only the part before that was read"
     plain = name.rpartition("/")[2]
-    inside = plain[: -len(ending) - 1] if plain.lower().endswith("." + ending) else plain
+    if plain.lower().endswith("." + ending):
+        inside = plain[: -len(ending) - 1]
+    else:
+        inside = plain
     return Member(inside, b"".join(pieces), note)
 
 

@@ -115,7 +115,9 @@ def _installed_readers() -> dict[str, EntryPoint]:
 
 def _reader_version(point: EntryPoint, name: str) -> str:
     """Return the cache version of a third-party reader; it includes the name, which the reader receives."""
-    return f"{point.value}/{point.dist.version}/{name}" if point.dist is not None else ""
+    if point.dist is not None:
+        return f"{point.value}/{point.dist.version}/{name}"
+    return ""
 
 
 @functools.cache

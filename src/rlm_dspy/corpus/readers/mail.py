@@ -36,7 +36,10 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     message = email.message_from_bytes(data, policy=email.policy.compat32)
     lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
     body = _body_part(message)
-    text, note, unread = _body_text(message, body) if body is not None else ("", "", None)
+    if body is not None:
+        text, note, unread = _body_text(message, body)
+    else:
+        text, note, unread = "", "", None
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
     if unread is not None:
         yield unread
@@ -55,7 +58,10 @@ def _body_text(message: Message, body: Message) -> tuple[str, str, SkippedMember
     if (html := _hidden_page(message, body, text)) is None:
         return text, note, None
     page, unread = _page_text(html)
-    told = "" if unread else "the plain text is much shorter than the page beside it: both are read"
+    if unread:
+        told = ""
+    else:
+        told = "the plain text is much shorter than the page beside it: both are read"
     return f"{text.rstrip()}\n\n{page}", "; ".join(filter(None, (note, told))), unread
 
 
@@ -79,13 +85,18 @@ def _page_text(html: str) -> tuple[str, SkippedMember | None]:
 def _hidden_page(message: Message, body: Message, text: str) -> str | None:
     """Return the page that is the other form of a plain text, if that text is only a stub."""
     for part in message.walk():
-        inner = list(part.walk()) if part.get_content_type() == "multipart/alternative" else []
+        if part.get_content_type() == "multipart/alternative":
+            inner = list(part.walk())
+        else:
+            inner = []
         if not any(one is body for one in inner):
             continue
         for other in inner:
             if other.get_content_type() == "text/html" and other.get_content_disposition() != "attachment":
                 html = _part_text(other)[0]
-                return html if _shown_chars(html) > _STUB_SHARE * len(" ".join(text.split())) else None
+                if _shown_chars(html) > _STUB_SHARE * len(" ".join(text.split())):
+                    return html
+                return None
     return None
 
 

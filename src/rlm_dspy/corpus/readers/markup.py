@@ -87,7 +87,10 @@ def _code_language(metadata: Any) -> str:
     """Return the language of a notebook's code from its metadata, Python by default."""
     named = metadata if isinstance(metadata, dict) else {}
     for part, key in (("language_info", "name"), ("kernelspec", "language")):
-        language = named[part].get(key) if isinstance(named.get(part), dict) else None
+        if isinstance(named.get(part), dict):
+            language = named[part].get(key)
+        else:
+            language = None
         if isinstance(language, str) and re.fullmatch(r"[\w+#.-]{1,30}", language):
             return language.lower()
     return "python"
@@ -104,7 +107,9 @@ def _output_text(output: dict[str, Any]) -> str:
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
         shown = "\n".join(map(_plain_text, traceback))
-        return shown if named in shown else f"{shown}\n{named}".lstrip("\n")
+        if named in shown:
+            return shown
+        return f"{shown}\n{named}".lstrip("\n")
     forms = {**output, **(output.get("data") or {})}  # format 3 stores the forms at the top level
     for plain in ("text", "text/plain"):
         if _plain_text(forms.get(plain) or "").strip() and not _is_placeholder(_plain_text(forms[plain])):

@@ -133,7 +133,9 @@ def _name_weight(terms: Sequence[Term], name: str) -> float:
 def _expected_bonus(asked: str, name: str, value: str) -> float:
     for word, column, shape in _EXPECTED:
         if re.search(word, asked, re.I) and re.fullmatch(shape, value):
-            return 1.2 if re.search(rf"\b(?:{column})", _name_words(name)) else 0.2
+            if re.search(rf"\b(?:{column})", _name_words(name)):
+                return 1.2
+            return 0.2
     return 0.0
 
 
@@ -171,7 +173,9 @@ class Passage:
     @property
     def where(self) -> str:
         """The place as ``path:line``, or ``line N``."""
-        return f"{self.source}:{self.line}" if self.source else f"line {self.line}"
+        if self.source:
+            return f"{self.source}:{self.line}"
+        return f"line {self.line}"
 
 
 @dataclass(frozen=True)
@@ -256,7 +260,9 @@ def covers_question(question: ParsedQuestion, passage: Passage) -> bool:
 
 def _found_share(terms: list[tuple[bool, Term]]) -> float:
     total = sum(term.weight for _, term in terms)
-    return sum(term.weight for there, term in terms if there) / total if total else 0.0
+    if total:
+        return sum(term.weight for there, term in terms if there) / total
+    return 0.0
 
 
 def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, str | None]:
@@ -272,7 +278,10 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
     elif extract := _EXTRACT.get(question.kind):
         value = extract(question, passage)
         bonus = 3.5 if value is not None else 0.0
-        bonus += 3.0 * _name_match(question, value) if value and question.kind == "env" else 0.0
+        if value and question.kind == "env":
+            bonus += 3.0 * _name_match(question, value)
+        else:
+            bonus += 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
     defined = re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
@@ -314,7 +323,9 @@ def _passage_answer(passage: Passage) -> str:
     plain = re.sub(r"^(?:[-*+>]|\d+\.|#+)\s+", "", text)
     if text.startswith("#") or text.endswith(":"):
         more = re.match(r"\s*(?:```\w*\n)?(.+?)(?:\n\s*\n|```|\Z)", passage.after, re.S)
-        return f"{plain.rstrip(':')}: {' '.join(more[1].split())}" if more else plain
+        if more:
+            return f"{plain.rstrip(':')}: {' '.join(more[1].split())}"
+        return plain
     return plain
 
 
@@ -331,13 +342,19 @@ def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, 
     best: tuple[float, str | None] = (0.0, None)
     for found in _ASSIGNED.finditer(text):
         fit = _name_match(question, found["name"])
-        value = _leading_literal(text[found.end() :], found["name"]) if fit else None
+        if fit:
+            value = _leading_literal(text[found.end() :], found["name"])
+        else:
+            value = None
         unpacked = not found["typed"] and re.match(r"[^=(]*,[^=(]*$", text[: found.start("name")])
         if value is None or unpacked:
             continue
         colon = 3.5 if re.search(r"[\"']\s*:", found[0]) else 2.0
         mark = fit * (colon if found["colon"] else 4.0) + _value_confidence(value) + (1.0 if found["typed"] else 0.0)
-        mark += 1.0 if question.kind == "default" and "default" in found["name"].lower() else 0.0
+        if question.kind == "default" and "default" in found["name"].lower():
+            mark += 1.0
+        else:
+            mark += 0.0
         if not found["typed"] and "(" in text[: found.start("name")] and not re.match(r"\s*(?:async )?def\b", text):
             mark -= 1.5  # an argument of one call
         best = max(best, (mark, value), key=lambda item: item[0])
@@ -351,7 +368,9 @@ def _name_match(question: ParsedQuestion, name: str) -> float:
     """Return how much of the question a name covers, from 0 to 1."""
     asked = [term for term in question.terms if term.strong or " " not in term.text]
     if any(term.strong and re.fullmatch(term.pattern, name, re.I) for term in asked):
-        return 1.0 if any(term.text == name for term in asked) else 0.9
+        if any(term.text == name for term in asked):
+            return 1.0
+        return 0.9
     words = [term for term in asked if not term.strong]
     loose = [(term.pattern.replace(r"(?:\b|_)", "").replace(r"\b", ""), term) for term in words]
     return _found_share([(bool(re.search(pattern, name, re.I)), term) for pattern, term in loose])
@@ -372,7 +391,9 @@ def _value_confidence(value: str) -> float:
         return 1.0
     if value in ("UNSET", "NOT_GIVEN", "MISSING"):
         return -1.0
-    return 0.0 if re.fullmatch(r"[A-Z][A-Z0-9_]*|default\w*", value) else -2.0
+    if re.fullmatch(r"[A-Z][A-Z0-9_]*|default\w*", value):
+        return 0.0
+    return -2.0
 
 
 def _in_prose(question: ParsedQuestion, text: str) -> tuple[float, str | None]:
@@ -420,7 +441,9 @@ def _raise_site(question: ParsedQuestion, passage: Passage) -> str | None:
         return raised[1]
     classes = [name for name in passage.names if name[:1].isupper()]
     if re.search(r"\bclass(?:es)?\b", question.text, re.I):
-        return classes[0] if classes else None
+        if classes:
+            return classes[0]
+        return None
     if re.search(r"\b(?:files?|modules?|where)\b", question.text, re.I):
         return passage.where
     return ".".join(reversed(passage.names)) or passage.where
@@ -639,7 +662,9 @@ def _list_items(kind: str, finding: Finding) -> list[Any]:
     if not inner:
         return texts
     numbers = [float(number) for number in _all_numbers(texts)]
-    return list(map(int, numbers)) if inner[1] == "int" else numbers
+    if inner[1] == "int":
+        return list(map(int, numbers))
+    return numbers
 
 
 def _all_numbers(texts: list[str]) -> Iterator[str]:
@@ -665,7 +690,10 @@ def _first_date(texts: list[str]) -> str | None:
             return match[0]
         named = re.search(r"\b(\d{1,2})\.? (\w{3,9})\.? (\d{4})\b|\b(\w{3,9})\.? (\d{1,2}),? (\d{4})\b", text)
         if named:
-            day, month, year = (named[1], named[2], named[3]) if named[1] else (named[5], named[4], named[6])
+            if named[1]:
+                day, month, year = named[1], named[2], named[3]
+            else:
+                day, month, year = named[5], named[4], named[6]
             number = next((i for i, name in enumerate(_SHORT_MONTHS, 1) if name == month.lower()[:3]), None)
             if number:
                 return f"{year}-{number:02d}-{int(day):02d}"

@@ -19,7 +19,9 @@ def explore(plan, context, grep, search):
     def read(source):
         if isinstance(context, str):
             return context
-        return context[int(source)] if isinstance(context, list | tuple) else context[source]
+        if isinstance(context, list | tuple):
+            return context[int(source)]
+        return context[source]
 
     terms, missing, places = find_places(plan, plan["reach"] // max(1, getattr(context, "chars", 1)), grep, search)
     signs = [(re.compile(pattern), weight) for pattern, weight in plan["signs"]]
@@ -100,7 +102,10 @@ def touching_ranges(text, start, stop):
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
         row = table_header(text, at)
-        low, high = paragraph_range(text, at, end) if end - at < 400 and not row else (at, end)
+        if end - at < 400 and not row:
+            low, high = paragraph_range(text, at, end)
+        else:
+            low, high = at, end
         cuts = [low, high]
         if not row and (high - low > 240 or (low, high) != (at, end)):
             low = max(low, start - 4000)
@@ -112,7 +117,8 @@ def touching_ranges(text, start, stop):
                 first = low + len(piece) - len(piece.lstrip())
                 # A window of a very long line stays around the place that was found.
                 most = 1900 if row else 500
-                first = max(first, min(start - 200, high - most)) if high - first > most else first
+                if high - first > most:
+                    first = max(first, min(start - 200, high - most))
                 yield first, min(first + len(text[first:high].rstrip()), first + most)
         at = max(end, cuts[-1]) + 1
 
@@ -193,7 +199,10 @@ def describe_passage(terms, text, source, place, score, after):
     names = enclosing_names(text, low)
     around = " ".join([*names, str(source or "")])
     head = table_header(text, low)
-    near = f"{text[low:high]}\n{head}" if head else text[max(0, low - 250) : high + 250]
+    if head:
+        near = f"{text[low:high]}\n{head}"
+    else:
+        near = text[max(0, low - 250) : high + 250]
     has = [number for number, (term, _) in enumerate(terms) if term.search(around) or term.search(near)]
     score += sum(
         0.7 * terms[p][1] for p in has if terms[p][0].search(around) and not terms[p][0].search(text, low, high)

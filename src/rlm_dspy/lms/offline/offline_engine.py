@@ -111,7 +111,10 @@ def _render_reply(asked: Prompt, values: dict[str, Any]) -> str:
         return json.dumps(values, ensure_ascii=False, indent=2)
     parts = []
     for name, value in values.items():
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        if isinstance(value, str):
+            text = value
+        else:
+            text = json.dumps(value, ensure_ascii=False)
         parts.append(f"[[ ## {name} ## ]]\n{text}")
     return "\n\n".join([*parts, "[[ ## completed ## ]]"])
 
@@ -197,7 +200,10 @@ def _explorer_source() -> str:
 
 def _submit_move(play: Play, searched: ParsedQuestion, passages: list[Passage], refusals: int) -> tuple[str, str]:
     """Write the SUBMIT; each refusal makes it simpler."""
-    finding = answers.find_answer(searched, passages) if passages else Finding(answers.NOTHING, found=False)
+    if passages:
+        finding = answers.find_answer(searched, passages)
+    else:
+        finding = Finding(answers.NOTHING, found=False)
     if play.observations and not any(map(prompt.json_lines, play.observations)):
         finding = Finding("The look-up could not be done: its code failed in the REPL.", found=False)
     if refusals >= 3:
@@ -224,7 +230,10 @@ def _look_up(asked: str, text: str) -> tuple[ParsedQuestion, Finding, list[Passa
     texts = {name: body for name, body in prompt.split_files(text).items() if body.strip()}
     if not texts or not searched.terms:
         return searched, Finding(answers.NOTHING, found=False), []
-    namespace["context"] = texts[""] if set(texts) == {""} else toolkit.CorpusTexts.from_texts(texts)
+    if set(texts) == {""}:
+        namespace["context"] = texts[""]
+    else:
+        namespace["context"] = toolkit.CorpusTexts.from_texts(texts)
     toolkit.bind(namespace, "context")
     attempt: ParsedQuestion | None = searched
     while attempt:
@@ -243,7 +252,10 @@ def _asked_and_text(prompt_read: Prompt) -> tuple[str, str]:
     if "trajectory" in inputs and "task" in inputs:
         return _from_run(inputs["task"], inputs["trajectory"])
     named = [name for name in inputs if _ASKING.search(name)]
-    asked = named[0] if named else min(inputs, key=lambda name: len(inputs[name]), default="")
+    if named:
+        asked = named[0]
+    else:
+        asked = min(inputs, key=lambda name: len(inputs[name]), default="")
     rest = {name: text for name, text in inputs.items() if name != asked}
     if not rest and not named:  # a single input to judge: the outputs are the question
         return _output_words(prompt_read.outputs), inputs.get(asked, "")

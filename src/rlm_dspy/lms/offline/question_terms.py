@@ -192,7 +192,10 @@ def _find_terms(text: str) -> tuple[Term, ...]:
     for place, word in enumerate(words):
         word = re.sub(r"['\u2019]s$", "", word)
         # A dotted name is searched by its parts; the last one is the subject.
-        parts = word.split(".") if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word) else [word]
+        if re.fullmatch(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", word):
+            parts = word.split(".")
+        else:
+            parts = [word]
         for part in parts[:-1]:
             _add_term(terms, part, 1.0, False)
         _add_word(terms, parts[-1], first=place == 0, dotted=len(parts) > 1)
@@ -242,7 +245,9 @@ def _stem_pattern(word: str) -> str:
 
 def _with_short_form(word: str, stem: str) -> str:
     short = next((short for full, short in _SHORT.items() if word in (full, full + "s", full[:-1] + "ies")), None)
-    return f"(?:{stem}|{short})" if short else stem
+    if short:
+        return f"(?:{stem}|{short})"
+    return stem
 
 
 def _add_phrases(terms: dict[str, Term], words: list[str]) -> None:

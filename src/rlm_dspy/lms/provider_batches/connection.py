@@ -138,22 +138,30 @@ def _parse_lines(lines: Iterator[bytes]) -> Iterator[dict[str, Any]]:
 def dict_at(value: Any, name: str) -> dict[str, Any]:
     """Return the object of this name in a JSON object, or an empty one."""
     item = value.get(name) if isinstance(value, dict) else None
-    return item if isinstance(item, dict) else {}
+    if isinstance(item, dict):
+        return item
+    return {}
 
 
 def text_at(value: Any, name: str) -> str:
     """Return the text of this name in a JSON object, or an empty one."""
     item = value.get(name) if isinstance(value, dict) else None
-    return item if isinstance(item, str) else ""
+    if isinstance(item, str):
+        return item
+    return ""
 
 
 def count_at(value: Any, name: str) -> int:
     """Return the whole number of this name in a JSON object, or 0."""
     item = value.get(name) if isinstance(value, dict) else None
-    return item if type(item) is int and item > 0 else 0
+    if type(item) is int and item > 0:
+        return item
+    return 0
 
 
 def rows_at(value: Any, name: str) -> list[dict[str, Any]]:
     """Return the objects in the list of this name in a JSON object, or in the list that it is."""
     item = value.get(name) if isinstance(value, dict) else value
-    return [row for row in item if isinstance(row, dict)] if isinstance(item, list) else []
+    if isinstance(item, list):
+        return [row for row in item if isinstance(row, dict)]
+    return []

@@ -49,10 +49,16 @@ class OpenAIBatches:
 
     def upload(self, wave_id: str, calls: Sequence[BatchCall]) -> str | None:
         """Upload the requests as JSONL and return the file's id."""
-        head = f'"method": "POST", "url": "{_ENDPOINT}", ' if not self._is_together else ""
+        if not self._is_together:
+            head = f'"method": "POST", "url": "{_ENDPOINT}", '
+        else:
+            head = ""
         lines = [f'{{"custom_id": "{call.custom_id}", {head}"body": {call.body}}}\n' for call in calls]
         file = (f"rlm-dspy-{wave_id}.jsonl", "".join(lines).encode(), "application/jsonl")
-        purpose, path = ("batch-api", "files/upload") if self._is_together else ("batch", "files")
+        if self._is_together:
+            purpose, path = "batch-api", "files/upload"
+        else:
+            purpose, path = "batch", "files"
         reply, _ = self.connection.fetch_json(
             "POST", path, creates=True, data={"purpose": purpose}, files={"file": file}
         )

@@ -395,7 +395,10 @@ class Waves:
         Raises:
             lm15.ServerError: it is older than any provider lets it become, or is not cancelled in time.
         """
-        cancelling = 0.0 if wave.cancelled_at is None else time.monotonic() - wave.cancelled_at
+        if wave.cancelled_at is None:
+            cancelling = 0.0
+        else:
+            cancelling = time.monotonic() - wave.cancelled_at
         if cancelling > _CANCELLING_SECONDS and self._is_late:
             logger.warning("batch %s is not cancelled yet; ordinary calls are made now", wave.record.batch_id)
             self._fall_back([*wave.calls.values()])
@@ -579,4 +582,6 @@ def _finish_call(call: PendingCall, outcome: Any) -> None:
 
 def _status_of(problem: Any) -> int:
     """Return the HTTP status that a whole batch's failure stands for."""
-    return 429 if "limit" in json.dumps(problem) else 400
+    if "limit" in json.dumps(problem):
+        return 429
+    return 400

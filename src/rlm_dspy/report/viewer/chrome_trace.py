@@ -53,12 +53,16 @@ def lane_numbers(spans: Sequence[Span], last: float) -> list[int]:
 
 
 def _known_seconds(span: Span) -> float | None:
-    return span.seconds if span.seconds is not None and math.isfinite(span.seconds) else None
+    if span.seconds is not None and math.isfinite(span.seconds):
+        return span.seconds
+    return None
 
 
 def _span_end(span: Span, last: float) -> float:
     seconds = _known_seconds(span)
-    return last if seconds is None else span.started + max(seconds, 0.0)
+    if seconds is None:
+        return last
+    return span.started + max(seconds, 0.0)
 
 
 def _name_event(what: str, lane: int, name: str) -> dict[str, Any]:
@@ -75,7 +79,10 @@ def _span_event(span: Span, lane: int, times: tuple[float, float], redactor: Red
         args |= {"cached_tokens": usage.cached_tokens, "cost": "unknown" if usage.cost is None else str(usage.cost)}
     if _known_seconds(span) is None:
         args["unfinished"] = True
-    name = f"step {span.step}" if span.kind == "step" else f"{span.kind} {_short_text(span.name, redactor)}".strip()
+    if span.kind == "step":
+        name = f"step {span.step}"
+    else:
+        name = f"{span.kind} {_short_text(span.name, redactor)}".strip()
     start, duration = span.started - first, max(_span_end(span, last) - span.started, 0.0)
     event = {"ph": "X", "pid": 1, "tid": lane, "cat": span.kind, "name": name, "args": args}
     return event | {"ts": round(start * 1e6), "dur": round(duration * 1e6)}

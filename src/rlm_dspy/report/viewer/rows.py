@@ -55,7 +55,9 @@ class RecordsBySpan:
 
     def record_of(self, span: Span) -> Record | None:
         """Return the record that a span belongs to, if the run holds it."""
-        return self.runs.get(span.run) if span.kind == "run" else self.records.get(span.id)
+        if span.kind == "run":
+            return self.runs.get(span.run)
+        return self.records.get(span.id)
 
 
 def joined_records(run: Run) -> RecordsBySpan:
@@ -121,7 +123,10 @@ class RunRows:
         prompts = {span.id: number for number, (span, _) in enumerate(ordered) if span.kind == "lm"}
         summed = _summed_usage(ordered)
         for number, (span, parent) in enumerate(ordered):
-            record = joined.record_of(span) if span.parent is not None or span.kind != "run" else run
+            if span.parent is not None or span.kind != "run":
+                record = joined.record_of(span)
+            else:
+                record = run
             row = self._span_row(span, prompts)
             row |= self._record_facts(record) if record else {}
             row |= {"parent": parent, "start": finite_number(span.started - first), "seconds": _seconds_of(span)}
@@ -129,7 +134,10 @@ class RunRows:
             self.rows.append(row)
 
     def _span_row(self, span: Span, prompts: dict[int, int]) -> Row:
-        kind = "child" if span.kind == "run" and span.parent is not None else span.kind
+        if span.kind == "run" and span.parent is not None:
+            kind = "child"
+        else:
+            kind = span.kind
         row: Row = {"kind": kind, "step": span.step, "depth": span.depth} | self._texts_of(
             name=span.name, error=span.error, input=span.input, output=span.output, finish=span.finish
         )
@@ -205,12 +213,16 @@ def _summed_usage(ordered: list[tuple[Span, int | None]]) -> list[Usage | None]:
 
 
 def _seconds_of(span: Span) -> float | None:
-    return None if span.seconds is None else finite_number(span.seconds)
+    if span.seconds is None:
+        return None
+    return finite_number(span.seconds)
 
 
 def finite_number(value: float | None) -> float | None:
     """Return a number as JSON can hold it: None for NaN and infinities."""
-    return round(value, 6) if value is not None and math.isfinite(value) else None
+    if value is not None and math.isfinite(value):
+        return round(value, 6)
+    return None
 
 
 def _usage_figures(usage: Usage | None) -> list[Any] | None:

@@ -77,7 +77,9 @@ class CorpusTexts:
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         if "json" in (kind, ending):
             value = json.loads(text)
-            return value if isinstance(value, list) else [value]
+            if isinstance(value, list):
+                return value
+            return [value]
         raise ValueError(f"{name!r} has no rows: it is not a CSV, TSV, JSON or JSONL file or a workbook")
 
     def slice(self, start: int, end: int) -> Iterator[tuple[str, str]]:
@@ -155,7 +157,9 @@ def label(marks: Any, line: int) -> str | None:
     if at < 0:
         return None
     first, text, counted = marks[at]
-    return f"{text} {line - first + 1}" if counted else str(text)
+    if counted:
+        return f"{text} {line - first + 1}"
+    return str(text)
 
 
 def counted_noun(number: int, noun: str) -> str:
@@ -171,7 +175,9 @@ def quoted(value: Any) -> str:
         return f"a {type(value).__name__} of {len(value):,}"
     else:
         shown = repr(value)
-    return shown if len(shown) <= _QUOTED else shown[: _QUOTED - 1] + "…"
+    if len(shown) <= _QUOTED:
+        return shown
+    return shown[: _QUOTED - 1] + "…"
 
 
 def spelling_hint(name: str, names: Iterable[str]) -> str:
@@ -179,4 +185,6 @@ def spelling_hint(name: str, names: Iterable[str]) -> str:
     import difflib  # needed only for misspelt names
 
     near = difflib.get_close_matches(name[:1000], list(names)[:5000], n=3, cutoff=0.5)
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    if near:
+        return f"; did you mean {' or '.join(near)}?"
+    return ""

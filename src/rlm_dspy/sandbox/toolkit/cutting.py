@@ -41,7 +41,11 @@ def cut_lines(body: str, size: int, shared: int) -> list[Range]:
 
 def cut_chars(body: str, size: int, shared: int) -> list[Range]:
     """Cut into ranges of ``size`` characters that overlap by ``shared``."""
-    last = max(1, len(body) - shared) if body else 0  # a chunk starting here or later would add nothing new
+    # a chunk starting here or later would add nothing new
+    if body:
+        last = max(1, len(body) - shared)
+    else:
+        last = 0
     return [(start, min(start + size, len(body))) for start in range(0, last, size - shared)]
 
 

@@ -104,7 +104,9 @@ def _header_at(rows: list[list[str]]) -> int:
     for at, row in enumerate(rows[:_SNIFFED]):
         is_title = len(row) > 2 and bool(row[0]) and not any(row[1:])
         if len(row) >= usual and not is_title:
-            return at - 1 if at and _is_header_of(rows[at - 1], row) else at
+            if at and _is_header_of(rows[at - 1], row):
+                return at - 1
+            return at
     return 0
 
 

@@ -71,7 +71,9 @@ class Hit(str):
     @property
     def scope(self) -> str:
         """The enclosing class and function in a program: "class Shop > def price"."""
-        return "" if self._origin is None else str(self._origin.scope(self._facts["start"]))
+        if self._origin is None:
+            return ""
+        return str(self._origin.scope(self._facts["start"]))
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return a field, or ``default`` if the hit lacks it."""
@@ -103,12 +105,16 @@ class Hit(str):
     def groups(self, default: Any = None) -> tuple[Any, ...]:
         """Return the groups of the pattern."""
         match = self._pattern_match()
-        return () if match is None else match.groups(default)
+        if match is None:
+            return ()
+        return match.groups(default)
 
     def groupdict(self) -> dict[str, Any]:
         """Return the named groups of the pattern."""
         match = self._pattern_match()
-        return {} if match is None else match.groupdict()
+        if match is None:
+            return {}
+        return match.groupdict()
 
     def span(self) -> tuple[int, int]:
         """Return the range."""
@@ -135,7 +141,9 @@ class Hit(str):
         if place is None and self._origin is not None:
             place = self._origin.scope(self._facts["start"], printed=True)
         where = str(line) if source is None else f"{source}:{line}"
-        return f"{where} ({place}): {text}" if place else f"{where}: {text}"
+        if place:
+            return f"{where} ({place}): {text}"
+        return f"{where}: {text}"
 
     def __repr__(self) -> str:
         return repr(str(self))
@@ -196,7 +204,10 @@ class Matches(list[Hit]):
         note = f"{shown:,} of {'' if self.complete else 'at least '}{self.total:,} matches shown"
         named = sorted(((name, count) for name, count in self.counts.items() if name), key=lambda item: -item[1])
         if named:
-            rest = f", {counted_noun(len(named) - _FILES, 'more file')}" if len(named) > _FILES else ""
+            if len(named) > _FILES:
+                rest = f", {counted_noun(len(named) - _FILES, 'more file')}"
+            else:
+                rest = ""
             note += f"; by file: {', '.join(f'{name} {count:,}' for name, count in named[:_FILES])}{rest}"
         return f"{note}; {advice}"
 
@@ -211,17 +222,24 @@ class Matches(list[Hit]):
         apart = "\n--\n" if any("\n" in line for line in lines) else "\n"
         note = ""
         if self.cut or len(self) > SHOWN:
-            advice = "raise max_matches" if self.cut else "all are in the list: loop over it,"
+            if self.cut:
+                advice = "raise max_matches"
+            else:
+                advice = "all are in the list: loop over it,"
             note = f"\n[{self._count_note(len(hits), f'{advice} or narrow by source=')}]"
         return apart.join(_lines_with_counts(lines)) + note
 
     # Reading, which creates only the hits that are read
 
     def __len__(self) -> int:
-        return super().__len__() if self._store is None else len(self._order)
+        if self._store is None:
+            return super().__len__()
+        return len(self._order)
 
     def __iter__(self) -> Iterator[Hit]:
-        return super().__iter__() if self._store is None else map(self._store.make_hit, self._order)
+        if self._store is None:
+            return super().__iter__()
+        return map(self._store.make_hit, self._order)
 
     def __reversed__(self) -> Iterator[Hit]:
         if self._store is None:
@@ -231,7 +249,9 @@ class Matches(list[Hit]):
     def __getitem__(self, key: Any) -> Any:
         if self._store is None:
             part = super().__getitem__(key)
-            return Matches(part) if isinstance(key, slice) else part
+            if isinstance(key, slice):
+                return Matches(part)
+            return part
         if isinstance(key, slice):
             return Matches(store=self._store, order=self._order[key])
         try:

@@ -36,7 +36,9 @@ class Places:
         self._stops: list[int] = []
 
     def __len__(self) -> int:
-        return self._stops[-1] if self._stops else 0
+        if self._stops:
+            return self._stops[-1]
+        return 0
 
     def add(self, part: "Part") -> None:
         """Add the places of one file."""
@@ -63,7 +65,9 @@ class Part:
     @property
     def body(self) -> str:
         """The text of the file."""
-        return read(self.data, self.name) if self._body is None else self._body
+        if self._body is None:
+            return read(self.data, self.name)
+        return self._body
 
     def make_hit(self, at: int) -> Hit:
         """Make a hit from one of the places."""
@@ -73,7 +77,9 @@ class Part:
 
     def matched(self, start: int) -> "re.Match[str] | None":
         """Match again at an offset, to get the groups."""
-        return None if self.expression is None else self.expression.match(self.body, start)
+        if self.expression is None:
+            return None
+        return self.expression.match(self.body, start)
 
     def scope(self, start: int, *, printed: bool = False) -> str:
         """Return the class and function around an offset; with ``printed``, only for code and if cheap."""
@@ -82,7 +88,9 @@ class Part:
         return scope_of(self.body, start)
 
     def _char_count(self) -> int:
-        return int(self.data.info(self.name).size) if self._body is None else len(self._body)
+        if self._body is None:
+            return int(self.data.info(self.name).size)
+        return len(self._body)
 
     def _start_end_line(self, at: int) -> tuple[int, int, int]:
         for number in range(len(self._lines), at + 1):
@@ -117,7 +125,9 @@ class BytesPart(Part):
         return first, first + self._count_chars(self.starts[at], self.ends[at]), self._lines[at]
 
     def _count_chars(self, start: int, end: int) -> int:
-        return end - start if self._ascii else _count_chars(self._view, start, end)
+        if self._ascii:
+            return end - start
+        return _count_chars(self._view, start, end)
 
     def _line_and_offset(self, at: int) -> tuple[str, int]:
         return _line_and_offset(self._view, self.starts[at], self.ends[at], self.around, 1 if self._ascii else 4)
@@ -254,7 +264,9 @@ def _line_and_offset(view: Any, start: int, end: int, around: int, width: int) -
 def read(data: Any, name: Any) -> str:
     """Return the text of a file; None means that ``data`` is a single text."""
     body = data if name is None else data[name]
-    return body if isinstance(body, str) else str(body)
+    if isinstance(body, str):
+        return body
+    return str(body)
 
 
 def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[str, Any]:
@@ -262,7 +274,9 @@ def hit_fields(data: Any, name: Any, line: int, start: int, end: int) -> dict[st
     known: dict[str, Any] = {} if name is None else {"source": name}
     known |= {"line": line, "start": start, "end": end, "range": (start, end)}
     place = data.place(name, line) if isinstance(data, CorpusTexts) else None
-    return known if place is None else {**known, "place": place}
+    if place is None:
+        return known
+    return {**known, "place": place}
 
 
 def matched_line(body: str, start: int, end: int, around: int) -> tuple[str, int]:

@@ -30,7 +30,9 @@ _UNICODE = {"d": r"\p{Nd}", "w": r"\p{L}\p{N}_", "s": r"\t-\r\x1c-\x1f \x{85}\p{
 def compiled_pattern(pattern: Any, flags: int = 0) -> "re.Pattern[str]":
     """Compile a pattern with ^ and $ matching at lines, or raise a clear error; a compiled one keeps its flags."""
     if isinstance(pattern, re.Pattern) and isinstance(pattern.pattern, str):
-        return re.compile(pattern.pattern, pattern.flags | flags) if flags else pattern
+        if flags:
+            return re.compile(pattern.pattern, pattern.flags | flags)
+        return pattern
     if not isinstance(pattern, str) or not pattern:
         raise ValueError(f"pattern must be a non-empty string or a compiled regular expression, not {quoted(pattern)}")
     text = str.__str__(pattern)
@@ -46,7 +48,10 @@ def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
     try:
         return re.compile(text, flags)
     except re.error as error:
-        late = _LATE_FLAGS.search(text) if "global flags" in str(error) else None
+        if "global flags" in str(error):
+            late = _LATE_FLAGS.search(text)
+        else:
+            late = None
         if late is None:
             raise
         return re.compile(late[0] + text.replace(late[0], ""), flags)
@@ -56,7 +61,9 @@ def re_pattern(expression: "re.Pattern[str]") -> "re.Pattern[str]":
     """Return the expression for ``re``, with a leading ".*" anchored at line starts, where alone it can match."""
     text = expression.pattern
     anchored = text.startswith(".*") and expression.flags & re.M and not _ACROSS_LINES.search(text)
-    return re.compile("^" + text, expression.flags) if anchored else expression
+    if anchored:
+        return re.compile("^" + text, expression.flags)
+    return expression
 
 
 def re2_pattern(expression: "re.Pattern[str]", ascii_only: bool) -> Any:
@@ -120,9 +127,13 @@ def _rewritten_pattern(pattern: str, classes: dict[str, str]) -> str | None:
 
 def _rewritten_escape(letter: str, inside: bool, classes: dict[str, str]) -> str | None:
     if letter in classes:
-        return classes[letter] if inside else f"[{classes[letter]}]"
+        if inside:
+            return classes[letter]
+        return f"[{classes[letter]}]"
     if letter.lower() in classes:
-        return None if inside else f"[^{classes[letter.lower()]}]"
+        if inside:
+            return None
+        return f"[^{classes[letter.lower()]}]"
     if letter in "bB" and (inside or classes is _UNICODE):
         return None  # RE2's word boundaries are ASCII only
     return "\\" + letter

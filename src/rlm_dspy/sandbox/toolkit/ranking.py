@@ -260,7 +260,9 @@ class PassageScorer:
                 points = _FILE
             title += points * weight
             covered += weight if often or points else 0.0
-        return (score + title) * (0.5 + 0.5 * covered / self._whole) if score else 0.0
+        if score:
+            return (score + title) * (0.5 + 0.5 * covered / self._whole)
+        return 0.0
 
     def phrase_points(self, stems: list[str]) -> float:
         """Return points for neighbouring words of the query that are neighbours here, in this order."""

@@ -36,7 +36,10 @@ class Toolkit:
         data = self._text_or_main(text)
         if source is not None:
             data = read(data, _matching_names(data, source, single=True)[0])
-        total = data.chars if isinstance(data, CorpusTexts) else len(_joined_text(data))
+        if isinstance(data, CorpusTexts):
+            total = data.chars
+        else:
+            total = len(_joined_text(data))
         low, high = _peek_range(start, end, total)
         if not isinstance(data, CorpusTexts):
             return _joined_text(data)[low:high]
@@ -80,7 +83,10 @@ class Toolkit:
             else:
                 others[-1] = value
         expression = compiled_pattern(pattern, flags | (re.I if others[1] else 0))
-        limit = math.inf if max_matches is None else _checked_count("max_matches", max_matches, 1)
+        if max_matches is None:
+            limit = math.inf
+        else:
+            limit = _checked_count("max_matches", max_matches, 1)
         around = _checked_count("context", others[0] or 0, 0)
         data = self._text_or_main(text)
         return find_matches(expression, data, _names_to_read(data, source), limit, around)
@@ -103,7 +109,10 @@ class Toolkit:
             shared = length // 2  # chunks must advance; half is the usual maximum
         ranges: list[tuple[Any, ...]] = []
         for name, body in _named_texts(self._text_or_main(text), source):
-            cuts = cut_by(mode, body) if callable(mode) else CUTTERS[mode](body, length, shared)
+            if callable(mode):
+                cuts = cut_by(mode, body)
+            else:
+                cuts = CUTTERS[mode](body, length, shared)
             if name is None:
                 ranges += cuts
             else:
@@ -222,7 +231,9 @@ def _peek_range(start: Any, end: Any, total: int) -> tuple[int, int]:
 def _names_to_read(data: Any, source: Any) -> list[Any]:
     """Return the names of the texts to read; None stands for a single text."""
     if not isinstance(data, str):
-        return list(data) if source is None else _matching_names(data, source)
+        if source is None:
+            return list(data)
+        return _matching_names(data, source)
     if source is not None:
         raise ValueError("source= names a file of a corpus; this context is a single text")
     return [None]
@@ -257,7 +268,10 @@ def _matching_names(data: Any, source: Any, *, single: bool = False) -> list[str
 def _range_text(data: Any, item: Any) -> str:
     """Return the text of one range."""
     if isinstance(item, (dict, Hit)):
-        item = (item.get("source"), *item["range"]) if item.get("range") else ()
+        if item.get("range"):
+            item = (item.get("source"), *item["range"])
+        else:
+            item = ()
     if not isinstance(item, (list, tuple)) or len(item) not in (2, 3):
         raise ValueError(f"a range is (start, end) or (source, start, end), not {quoted(item)}")
     source, (start, end) = (item[0] if len(item) == 3 else None), item[-2:]

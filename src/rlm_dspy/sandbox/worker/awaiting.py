@@ -88,7 +88,9 @@ def start_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -
 async def await_call(function: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
     """Make a host call while other tasks run."""
     begun = start_call(function, *arguments, **keywords)
-    return await begun if isinstance(begun, Begun) else begun
+    if isinstance(begun, Begun):
+        return await begun
+    return begun
 
 
 def begin_calls(tree: ast.Module, namespace: dict[str, Any]) -> None:
@@ -191,6 +193,9 @@ def _awaited_expressions(nodes: list[ast.AST], names: set[str]) -> Iterator[ast.
             if _called_name(node) in _TAKERS or (put and names & set(_names_in(node.func.value))):  # type: ignore[attr-defined]
                 yield from node.args
         elif isinstance(node, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.NamedExpr)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if isinstance(node, ast.Assign):
+                targets = node.targets
+            else:
+                targets = [node.target]
             if any(names & set(_names_in(target)) for target in targets):
                 yield node.value

@@ -161,7 +161,9 @@ def filter_calls(report: Report, rules: bpf.Filter) -> int:
     del keep
     report["seccomp"] = result >= 0 or _errno_name()
     report["fork_control"] = result >= 0 and rules.fork == "ask"
-    return int(result) if result >= 0 and flags else -1
+    if result >= 0 and flags:
+        return int(result)
+    return -1
 
 
 def _filter_program(code: bytes) -> tuple[_Program, Any]:

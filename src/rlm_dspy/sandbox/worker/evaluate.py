@@ -88,7 +88,10 @@ class ReadOnlyCheck:
     def _static_value(self, node: ast.AST) -> Any:
         """Return a value of an expression's type; raise ``LookupError`` if only running it would show the type."""
         if isinstance(node, ast.Name):
-            value = self.namespace[node.id] if node.id in self.namespace else self.namespace["__builtins__"][node.id]
+            if node.id in self.namespace:
+                value = self.namespace[node.id]
+            else:
+                value = self.namespace["__builtins__"][node.id]
         elif isinstance(node, ast.Subscript):
             value = self._subscript_value(self._static_value(node.value), node.slice)
         elif isinstance(node, ast.Constant):
@@ -108,13 +111,18 @@ class ReadOnlyCheck:
             return ""
         if not isinstance(whole, list | tuple | dict):
             raise LookupError
-        return type(whole)() if isinstance(index, ast.Slice) else whole[self._static_value(index)]
+        if isinstance(index, ast.Slice):
+            return type(whole)()
+        return whole[self._static_value(index)]
 
 
 def run_cell(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
     """Run a parsed cell; return the value of its last expression, or None if it ends in a statement."""
     name = f"{CELL} {number}>"
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    if tree.body and isinstance(tree.body[-1], ast.Expr):
+        last = tree.body.pop()
+    else:
+        last = None
     codes = []
     if tree.body:
         codes.append(compile(tree, name, "exec", FLAGS, dont_inherit=True))
@@ -125,7 +133,9 @@ def run_cell(tree: ast.Module, namespace: dict[str, Any], number: int) -> Any:
     value = None
     for code in codes:
         value = eval(code, namespace)
-    return value if isinstance(last, ast.Expr) else None
+    if isinstance(last, ast.Expr):
+        return value
+    return None
 
 
 async def _run_async_codes(codes: list[Any], namespace: dict[str, Any]) -> Any:

@@ -46,7 +46,10 @@ def _receive_variable(
     parcel: dict[str, Any], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
 ) -> None:
     name = parcel["name"]
-    descriptor = descriptors.popleft() if parcel.get("size") is not None else -1
+    if parcel.get("size") is not None:
+        descriptor = descriptors.popleft()
+    else:
+        descriptor = -1
     index = descriptors.popleft() if "index_size" in parcel else -1
     try:
         if index >= 0:
@@ -77,7 +80,9 @@ def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, to
         return values.decode(own.loads(bytes(view)), values.Record)
     if kind == "numbers":
         numbers = view.cast(parcel["format"], parcel["shape"])
-        return numbers if "numpy" in sys.modules else numbers.tolist()
+        if "numpy" in sys.modules:
+            return numbers
+        return numbers.tolist()
     if kind == "bytes":
         return bytes(view)
     if kind == "corpus":

@@ -189,5 +189,7 @@ def _bound_names(statement: ast.stmt) -> set[str]:
 
 def _imported_roots(statement: ast.Import | ast.ImportFrom) -> list[str]:
     if isinstance(statement, ast.ImportFrom):
-        return [] if statement.level else [(statement.module or "").partition(".")[0]]
+        if statement.level:
+            return []
+        return [(statement.module or "").partition(".")[0]]
     return [alias.name.partition(".")[0] for alias in statement.names]

@@ -81,4 +81,6 @@ def clip(text: str, cap: int) -> tuple[str, bool]:
 
 def without_addresses(text: str) -> str:
     """Remove memory addresses from default reprs: they differ from run to run and carry no information."""
-    return _ADDRESS.sub(" at 0x…", text) if " at 0x" in text else text
+    if " at 0x" in text:
+        return _ADDRESS.sub(" at 0x…", text)
+    return text

@@ -177,7 +177,10 @@ class WorkerSession:
         expected = f"SUBMIT({', '.join(name + '=…' for name in self.fields)})"
         if len(arguments) > len(self.fields):
             raise TypeError(f"SUBMIT() got {len(arguments)} values for {len(self.fields)} outputs; call {expected}")
-        only = arguments[0] if len(arguments) == 1 and len(self.fields) > 1 and not keywords else None
+        if len(arguments) == 1 and len(self.fields) > 1 and not keywords:
+            only = arguments[0]
+        else:
+            only = None
         if isinstance(only, dict):
             return self._outputs_by_name((), only)  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
@@ -320,7 +323,9 @@ class WorkerSession:
             return None
         try:
             encoded = values.encode(value)
-            return encoded if len(own.dumps(encoded)) <= MAX_DATA else None
+            if len(own.dumps(encoded)) <= MAX_DATA:
+                return encoded
+            return None
         except (TypeError, ValueError, RecursionError):
             return None
 

@@ -23,7 +23,9 @@ def plain_data(value: Any) -> Any:
     library = type(value).__module__.partition(".")[0]
     if library == "numpy" and hasattr(value, "tolist"):
         return _from_numpy(value)
-    return _from_pandas(value) if library == "pandas" else OTHER
+    if library == "pandas":
+        return _from_pandas(value)
+    return OTHER
 
 
 def _from_numpy(value: Any) -> Any:
@@ -31,7 +33,9 @@ def _from_numpy(value: Any) -> Any:
         value = value.astype(value.dtype.str.rpartition("[")[0] + "[us]")
     plain = value.tolist()
     if type(plain) is type(value):  # a number wider than Python's
-        return complex(value) if value.dtype.kind == "c" else float(value)
+        if value.dtype.kind == "c":
+            return complex(value)
+        return float(value)
     return plain
 
 
@@ -46,7 +50,9 @@ def _from_pandas(value: Any) -> Any:
         return value.to_pydatetime(warn=False)
     if kind == "Timedelta":
         return value.to_pytimedelta()
-    return _plain_column(value) if hasattr(value, "tolist") else OTHER
+    if hasattr(value, "tolist"):
+        return _plain_column(value)
+    return OTHER
 
 
 def _labels_and_columns(frame: Any) -> tuple[list[Any], list[list[Any]]]:
@@ -86,14 +92,18 @@ def type_description(value: Any) -> dict[str, Any] | None:
 def plain_kind(value: Any) -> str:
     """Return the class name of a numpy or pandas value, "" for any other value."""
     kind = type(value)
-    return kind.__name__ if kind.__module__.partition(".")[0] in ("numpy", "pandas") else ""
+    if kind.__module__.partition(".")[0] in ("numpy", "pandas"):
+        return kind.__name__
+    return ""
 
 
 def restored_value(data: Any, like: dict[str, Any]) -> Any:
     """Rebuild the original from plain data if its library is loaded; else return the data."""
     numpy, pandas = sys.modules.get("numpy"), sys.modules.get("pandas")
     if "dtype" in like:
-        return numpy.array(data, dtype=like["dtype"]) if numpy else data
+        if numpy:
+            return numpy.array(data, dtype=like["dtype"])
+        return data
     if pandas is None:
         return data
     if not data:

@@ -95,7 +95,9 @@ def encode(value: Any, depth: int = 0) -> Any:
             return value
         return {TAG: "int", "v": _bounded_text(hex(value))}
     if kind is float:
-        return value if math.isfinite(value) else {TAG: "float", "v": repr(value)}
+        if math.isfinite(value):
+            return value
+        return {TAG: "float", "v": repr(value)}
     if kind is list:
         return [encode(item, depth + 1) for item in value]
     if kind is dict:
@@ -267,7 +269,9 @@ def _decode_tagged(value: dict[str, Any], record: Callable[[str, dict[str, Any]]
         if tag == "tuple":
             return tuple(items)
         _refuse_collisions(items)
-        return set(items) if tag == "set" else frozenset(items)
+        if tag == "set":
+            return set(items)
+        return frozenset(items)
     if tag == "dict":
         pairs = [(decode(k, record, depth + 1), decode(v, record, depth + 1)) for k, v in _checked_type(list, body)]
         _refuse_collisions([key for key, _ in pairs])

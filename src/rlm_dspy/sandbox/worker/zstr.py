@@ -49,14 +49,19 @@ def string_maker() -> Maker | None:
         ctypes.c_int,
         ctypes.c_long,
     ]
-    counted = ctypes.c_ssize_t.from_address(id(None) + REFERENCES).value if sys.version_info >= (3, 12) else FOREVER
+    if sys.version_info >= (3, 12):
+        counted = ctypes.c_ssize_t.from_address(id(None) + REFERENCES).value
+    else:
+        counted = FOREVER
 
     def make(descriptor: int, chars: int, width: int, ascii: bool) -> str | None:
         if chars < MIN_CHARS:
             return None
         return _build_string(libc, descriptor, chars, width, ascii, counted)
 
-    return make if _is_sound(make) else None
+    if _is_sound(make):
+        return make
+    return None
 
 
 def _build_string(libc: Any, descriptor: int, chars: int, width: int, ascii: bool, counted: int) -> str | None:

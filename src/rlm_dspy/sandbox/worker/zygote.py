@@ -184,14 +184,20 @@ def _serve_orders(
     channel: socket.socket, listener: int, report: dict[str, Any], ready: WorkerSession, sizes: tuple[int, int]
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
-    last_filter = confine.last_filter(rules.machine, rules) if rules and report.get("seccomp") is True else None
+    if rules and report.get("seccomp") is True:
+        last_filter = confine.last_filter(rules.machine, rules)
+    else:
+        last_filter = None
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     for name in [name for name in sys.modules if name == "__main__" or name.startswith("ctypes")]:
         del sys.modules[name]
     modules.remember_loaded()
     places.hide_paths()
     gc.freeze()
-    attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))] if listener >= 0 else []
+    if listener >= 0:
+        attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
+    else:
+        attached = []
     channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
     if listener >= 0:
         os.close(listener)

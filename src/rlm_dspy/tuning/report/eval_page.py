@@ -87,7 +87,9 @@ def _questions_html(rows: Sequence[Row], run_links: Mapping[str, str]) -> str:
 
 
 def _has_column(name: str, rows: Sequence[Row], run_links: Mapping[str, str]) -> bool:
-    return bool(run_links) if name == "run" else any(row.error for row in rows)
+    if name == "run":
+        return bool(run_links)
+    return any(row.error for row in rows)
 
 
 def _head_html(columns: Sequence[str]) -> str:
@@ -139,7 +141,9 @@ def result_mark(row: Row) -> tuple[str, str]:
         return "bad", "! failed"
     if row.score >= RIGHT_SCORE:
         return "good", "✓ right"
-    return ("partly", "✗ partly wrong") if row.score > 0 else ("bad", "✗ wrong")
+    if row.score > 0:
+        return "partly", "✗ partly wrong"
+    return "bad", "✗ wrong"
 
 
 def _text_cell(text: str, texts: TextAllowance, *, before: str = "") -> str:
@@ -153,7 +157,9 @@ def _number_cell(value: float, text: str) -> str:
 
 def runs_folder(page: Path) -> Path | None:
     """Return the folder for the runs of a page: ``<page without suffix>-runs``; None if the page is not a file."""
-    return page.with_name(f"{page.stem}-runs") if page.is_file() or not page.exists() else None
+    if page.is_file() or not page.exists():
+        return page.with_name(f"{page.stem}-runs")
+    return None
 
 
 def find_run_links(rows: Iterable[Row], folder: Path) -> dict[str, str]:

@@ -33,29 +33,41 @@ def score_text(figures: Mapping[str, Any]) -> str:
     """Return the score of a side, or why it has none."""
     if figures["score"] is not None:
         return f"{figures['score']:.3f}"
-    return "failed" if figures["questions"] else "not measured"
+    if figures["questions"]:
+        return "failed"
+    return "not measured"
 
 
 def interval_text(interval: list[float] | None) -> str:
     """Return an interval of scores, or a dash."""
-    return "–" if interval is None else f"{interval[0]:.3f}–{interval[1]:.3f}"
+    if interval is None:
+        return "–"
+    return f"{interval[0]:.3f}–{interval[1]:.3f}"
 
 
 def score_interval_text(figures: Mapping[str, Any]) -> str:
     """Return the score of a side with its interval, or why it has none."""
-    interval = "" if figures["interval"] is None else f"  (95% interval {interval_text(figures['interval'])})"
+    if figures["interval"] is None:
+        interval = ""
+    else:
+        interval = f"  (95% interval {interval_text(figures['interval'])})"
     return f"{score_text(figures)}{interval}"
 
 
 def calls_text(figures: Mapping[str, Any]) -> str:
     """Return the calls of a side, and how many of them a cache answered: those have no tokens, cost and time."""
-    cached = f" ({figures['cached_calls']:,} cached)" if figures["cached_calls"] else ""
+    if figures["cached_calls"]:
+        cached = f" ({figures['cached_calls']:,} cached)"
+    else:
+        cached = ""
     return f"{figures['calls']:,}{cached}"
 
 
 def dollar_text(cost: float | None) -> str:
     """Return a cost in US dollars; an unknown one is never shown as 0."""
-    return "unknown" if cost is None else f"${cost:.4f}"
+    if cost is None:
+        return "unknown"
+    return f"${cost:.4f}"
 
 
 def gain_text(gain: Mapping[str, Any] | None) -> str:
@@ -75,7 +87,9 @@ def score_bar(share: float, width: int = BAR_CHARS) -> str:
 
 
 def _percent_text(share: float | None) -> str:
-    return "–" if share is None else f"{share:.0%}"
+    if share is None:
+        return "–"
+    return f"{share:.0%}"
 
 
 def figure_cells(by_side: dict[str, Any], *, bars: bool = True) -> list[list[str]]:
@@ -94,14 +108,18 @@ def task_cells(by_side: dict[str, Any]) -> list[list[str]]:
     cells = [["task", *by_side]]
     for task in sorted(set().union(*scores)):
         cells.append([task, *(_task_text(each, task) for each in scores)])
-    return cells if len(cells) > 1 else []
+    if len(cells) > 1:
+        return cells
+    return []
 
 
 def _task_text(scores: Mapping[str, float | None], task: str) -> str:
     if task not in scores:
         return "–"
     score = scores[task]
-    return "failed" if score is None else f"{score:.3f}"
+    if score is None:
+        return "failed"
+    return f"{score:.3f}"
 
 
 def differences(by_side: dict[str, Any]) -> list[str]:

@@ -43,7 +43,9 @@ def side_figures(rows: Sequence[Row]) -> dict[str, Any]:
 
 def measured_scores(rows: Sequence[Row]) -> list[float]:
     """Return the scores of the rows; none if every row failed, because that measures nothing."""
-    return [row.score for row in rows] if any(row.status != "failed" for row in rows) else []
+    if any(row.status != "failed" for row in rows):
+        return [row.score for row in rows]
+    return []
 
 
 def by_task(rows: Iterable[Row]) -> dict[str, float | None]:

@@ -142,7 +142,10 @@ def _candidate_html(
         facts.append(f"cost of its runs {dollar_text(candidate['cost'])}")
     badge = ' <span class="badge">chosen</span>' if candidate["chosen"] else ""
     against = parent or (first if first is not candidate else None)
-    changes = _changes_html(candidate, against, texts, known=parent is not None) if against else ""
+    if against:
+        changes = _changes_html(candidate, against, texts, known=parent is not None)
+    else:
+        changes = ""
     whole, note = texts.cut_text("\n\n".join(f"{name}:\n{text}" for name, text in candidate["instructions"].items()))
     return (
         f"<b>{candidate['number']}</b> {safe_text(', '.join(facts))}{badge}{changes}"
@@ -160,7 +163,10 @@ def _changes_html(candidate: Mapping[str, Any], other: Mapping[str, Any], texts:
         if candidate["demos"] == other["demos"]:
             return f"<p>The instructions are those of {other['number']}.</p>"
         return ""
-    whose = f"its parent {other['number']}" if known else f"{other['number']} (its parent is not known)"
+    if known:
+        whose = f"its parent {other['number']}"
+    else:
+        whose = f"{other['number']} (its parent is not known)"
     return f"<details><summary>changes against {whose}</summary>{diff_html(lines, texts)}</details>"
 
 
@@ -178,6 +184,9 @@ def diff_html(lines: Sequence[str], texts: TextAllowance) -> str:
     whole, note = texts.cut_text("\n".join(lines))
     shown = []
     for line in whole.split("\n"):
-        kind = "place" if line.startswith(("+++", "---")) else kinds.get(line[:1], "same")
+        if line.startswith(("+++", "---")):
+            kind = "place"
+        else:
+            kind = kinds.get(line[:1], "same")
         shown.append(f'<span class="{kind}">{safe_text(line)}</span>')
     return f"<pre>{''.join(shown)}</pre>{note}"

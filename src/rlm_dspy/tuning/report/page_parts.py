@@ -61,7 +61,10 @@ class TextAllowance:
         """Return a paragraph on what was cut; empty if nothing was."""
         if not self.cut_texts:
             return ""
-        what = "1 text is" if self.cut_texts == 1 else f"{self.cut_texts:,} texts are"
+        if self.cut_texts == 1:
+            what = "1 text is"
+        else:
+            what = f"{self.cut_texts:,} texts are"
         return f'<p class="cut">{what} cut: {self.cut_chars:,} characters are not on this page.</p>'
 
 
@@ -82,7 +85,9 @@ def table_html(rows: Sequence[Sequence[str]], *, caption: str) -> str:
 
 
 def _class_of(cell: str) -> str:
-    return ' class="bad"' if cell in ("failed", "not measured") else ""
+    if cell in ("failed", "not measured"):
+        return ' class="bad"'
+    return ""
 
 
 def facts_html(facts: Mapping[str, str]) -> str:

@@ -49,7 +49,9 @@ def make_axis(values: Sequence[float]) -> Axis:
 
 def tick_text(value: float) -> str:
     """Return a round number as short as it can be."""
-    return f"{value:,.0f}" if value == int(value) else f"{value:.6g}"
+    if value == int(value):
+        return f"{value:,.0f}"
+    return f"{value:.6g}"
 
 
 def score_plot(by_side: Mapping[str, Any]) -> str:
@@ -73,7 +75,9 @@ def _failure_text(figures: Mapping[str, Any]) -> str:
     count = figures["questions"]
     if not count:
         return "not measured"
-    return "failed: its one question" if count == 1 else f"failed: all {count:,} questions"
+    if count == 1:
+        return "failed: its one question"
+    return f"failed: all {count:,} questions"
 
 
 def time_plot(grouped: Mapping[str, Sequence[Row]]) -> str:
@@ -123,7 +127,10 @@ def _plot_by_side(title: str, unit: str, axis: Axis, names: Sequence[str], marks
     bottom = TOP + ROW_HEIGHT * len(names)
     parts = [_tick_marks(axis, bottom), *marks]
     for place, name in enumerate(names):
-        short = name if len(name) <= NAME_CHARS else name[: NAME_CHARS - 1] + "…"
+        if len(name) <= NAME_CHARS:
+            short = name
+        else:
+            short = name[: NAME_CHARS - 1] + "…"
         parts.append(chart_label(LEFT - 12, _row_middle(place) + 5, short, "name"))
     parts.append(chart_label((axis.start + axis.end) / 2, bottom + 42, unit, "unit"))
     return plot_figure(title, bottom + 54, parts)

@@ -104,7 +104,9 @@ def _best_line(points: Sequence[Mapping[str, Any]], end: int, calls: Axis, score
             best = candidate["val_score"]
             x, y = calls.place_of(candidate["calls"]), score.place_of(best)
             path += f"H{x}V{y}" if path else f"M{x} {y}"
-    return f'<path class="best" d="{path}H{calls.place_of(end)}"/>' if path else ""
+    if path:
+        return f'<path class="best" d="{path}H{calls.place_of(end)}"/>'
+    return ""
 
 
 def _candidate_mark(candidate: Mapping[str, Any], calls: Axis, score: Axis) -> str:

@@ -280,7 +280,9 @@ def counting(draw: Draw) -> Item:
     counts = Counter(row[2] for row in rows)
     kind = draw.rng.choice(draw.by_level(("count", "most"), ("user", "month", "compare"), ("count", "user", "compare")))
     (_, most), (_, second), *_ = [*counts.most_common(2), ("", 0), ("", -1)]
-    kind = "count" if kind == "most" and most == second else kind  # a tie has no right answer
+    # a tie has no right answer
+    if kind == "most" and most == second:
+        kind = "count"
     hint = ""
     if draw.level == "hard":
         hint = " (the kinds of texts are complaint, praise, question and request)"

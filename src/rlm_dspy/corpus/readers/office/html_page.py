@@ -55,7 +55,9 @@ def closed_xhtml(page: str) -> str:
 
     def closed(match: re.Match[str]) -> str:
         name = match[1].split(None, 1)[0]
-        return match[0] if name.lower() in _VOID else f"<{match[1]}></{name}>"
+        if name.lower() in _VOID:
+            return match[0]
+        return f"<{match[1]}></{name}>"
 
     return _SINGLE.sub(closed, page)
 
@@ -210,7 +212,10 @@ class _Page:
 
     def _begin_cell(self, attributes: Attributes) -> None:
         rows = attributes.get("rowspan", "1")
-        spanned = min(int(rows), self._spans) if rows.isdecimal() and len(rows) < 6 else 1
+        if rows.isdecimal() and len(rows) < 6:
+            spanned = min(int(rows), self._spans)
+        else:
+            spanned = 1
         if spanned > 1:
             self._spans -= spanned
         if self._tables:
@@ -323,14 +328,20 @@ def _is_hidden(tag: str, attributes: Attributes) -> bool:
 def _link_address(target: str) -> str:
     """Return a link's target, or "" for anchors in the page and for targets only a browser can follow."""
     address = "".join(target.split())
-    return "" if address.startswith("#") or re.match(r"(javascript|data|blob|about):", address, re.I) else address
+    if address.startswith("#") or re.match(r"(javascript|data|blob|about):", address, re.I):
+        return ""
+    return address
 
 
 def _input_text(attributes: Attributes) -> str:
     """Return the displayed value of a form input."""
     kind, value = attributes.get("type", "text").lower(), attributes.get("value", "")
     if kind in ("checkbox", "radio"):
-        return " [x] " if "checked" in attributes else " [ ] "
+        if "checked" in attributes:
+            return " [x] "
+        return " [ ] "
     if kind == "image":
         value, kind = attributes.get("alt", ""), "button"
-    return f" {' '.join(value.split())} " if value.strip() and kind not in _VALUELESS else ""
+    if value.strip() and kind not in _VALUELESS:
+        return f" {' '.join(value.split())} "
+    return ""

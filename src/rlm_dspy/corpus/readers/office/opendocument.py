@@ -37,7 +37,10 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     hidden = _styles_with(package, "visibility", "hidden")
     pages = (one for one in _body_element(package, "presentation") if local_name(one) == "page")
     for number, page in enumerate(pages, 1):
-        lines = ["[hidden slide]"] if value_of(page, "style-name") in hidden else []
+        if value_of(page, "style-name") in hidden:
+            lines = ["[hidden slide]"]
+        else:
+            lines = []
         story = _Story()
         for part in page:
             if local_name(part) == "notes":
@@ -118,7 +121,10 @@ class _Story:
         for child in parent:
             name = local_name(child)
             if name in ("p", "h"):
-                level = value_of(child, "outline-level", default="1") if name == "h" else "0"
+                if name == "h":
+                    level = value_of(child, "outline-level", default="1")
+                else:
+                    level = "0"
                 text = self.inline(child)
                 mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
                 if text.strip():
@@ -172,14 +178,18 @@ class _Story:
     def _link_text(self, element: Element) -> str:
         text, address = self.inline(element), value_of(element, "href")
         plain = not address or address.startswith("#") or address.removeprefix("mailto:").rstrip("/") in text
-        return text if plain or not text.strip() else f"{text} ({address})"
+        if plain or not text.strip():
+            return text
+        return f"{text} ({address})"
 
     def _note_mark(self, element: Element) -> str:
         kind = value_of(element, "note-class", default="footnote")
         self._notes += 1
         text = " ".join(" ".join(_Story().blocks(element)).split())
         self._beside.append(f"[{kind} {self._notes}] {text}")
-        return f"[{self._notes}]" if kind == "footnote" else f"[{kind} {self._notes}]"
+        if kind == "footnote":
+            return f"[{self._notes}]"
+        return f"[{kind} {self._notes}]"
 
     def _collect_comment(self, element: Element) -> str:
         text = " ".join(" ".join(_Story().blocks(element)).split())
@@ -190,7 +200,9 @@ class _Story:
         described = (value_of(one) or one.text or "" for one in all_named(element, "desc", "title"))
         text = next((" ".join(one.split()) for one in described if one.strip()), "")
         self._collect_box(element)
-        return f"[image: {text}]" if text else ""
+        if text:
+            return f"[image: {text}]"
+        return ""
 
     def _collect_box(self, element: Element) -> str:
         self._inside += 1
@@ -215,7 +227,9 @@ class _Limit:
         """Return why nothing more is read, or ""."""
         if self.chars > MOST_CHARS:
             return f"it has more than {MOST_CHARS:,} characters"
-        return f"it has more than {MOST_CELLS:,} cells" if self.cells > MOST_CELLS else ""
+        if self.cells > MOST_CELLS:
+            return f"it has more than {MOST_CELLS:,} cells"
+        return ""
 
 
 def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
@@ -243,7 +257,10 @@ def _sheet_row(row: Element, limit: _Limit) -> str:
     cells: list[str] = []
     empty = size = 0
     for cell in (one for one in row if local_name(one).endswith("table-cell")):
-        text = "" if local_name(cell).startswith("covered") else _cell_value(cell)
+        if local_name(cell).startswith("covered"):
+            text = ""
+        else:
+            text = _cell_value(cell)
         times = min(_repeat_count(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
         if not text:
             empty += max(0, times)
@@ -273,7 +290,9 @@ def _cell_value(cell: Element) -> str:
 
 def _repeat_count(element: Element, name: str) -> int:
     times = value_of(element, name, default="1")
-    return int(times) if times.isdecimal() and len(times) < 9 else 1
+    if times.isdecimal() and len(times) < 9:
+        return int(times)
+    return 1
 
 
 def _collapsed_spaces(text: str | None) -> str:

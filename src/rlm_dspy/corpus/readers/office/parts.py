@@ -37,7 +37,10 @@ def repaired_pdf(data: bytes) -> bytes:
     highest = 0
     for position, (number, start) in enumerate(starts):
         highest = max(highest, number)
-        following = starts[position + 1][1] if position + 1 < len(starts) else end
+        if position + 1 < len(starts):
+            following = starts[position + 1][1]
+        else:
+            following = end
         stream = data.find(b"stream", start, following)
         if _PAGE.search(data, start, stream if stream >= 0 else following) and number not in pages[-1:]:
             pages.append(number)
@@ -124,7 +127,9 @@ class Package:
     def root(self, name: str) -> Element:
         """Return the root element of a required part."""
         data = self.read(name)
-        return tree_of(data) if data.strip() else Element("none")
+        if data.strip():
+            return tree_of(data)
+        return Element("none")
 
     def note_broken_part(self, name: str) -> None:
         """Note that a part is broken and was not read to its end."""

@@ -56,8 +56,12 @@ class Words:
         left = _LEFT.search(text[max(0, start - _MAX_WORD_LETTERS) : start])
         right = _RIGHT.match(text, match.end())
         if left and right and left[0] and right[0]:
-            return "-" if self._is_hyphenated(left[0], right[0]) else ""
-        return "" if match[1] == _SOFT else match[0].replace("\x02", "-").replace("\ufffe", "-")
+            if self._is_hyphenated(left[0], right[0]):
+                return "-"
+            return ""
+        if match[1] == _SOFT:
+            return ""
+        return match[0].replace("\x02", "-").replace("\ufffe", "-")
 
     def _is_hyphenated(self, left: str, right: str) -> bool:
         before, after = re.split("[-‐]", left)[-1], re.split("[-‐]", right)[0]
@@ -187,12 +191,18 @@ def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
         if pdfium.FPDFAnnot_GetFlags(annotation) & _UNSEEN:
             text = ""
         elif kind == _WIDGET:
-            text = _field_text(document.formenv, annotation, words) if document.formenv else ""
+            if document.formenv:
+                text = _field_text(document.formenv, annotation, words)
+            else:
+                text = ""
         elif kind in (_LINK, _POPUP):
             text = ""
         else:
             text = _read_string(lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into))
-            text = f"[comment] {' '.join(text.split())}" if text.strip() else ""
+            if text.strip():
+                text = f"[comment] {' '.join(text.split())}"
+            else:
+                text = ""
         pdfium.FPDFPage_CloseAnnot(annotation)
         if text:
             yield text

@@ -65,11 +65,15 @@ def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
     if form.percent:
         return f"{_digits_text(round(number * 100, 10))}%"
     plain = text if text.lstrip("-").isdecimal() else _digits_text(number)
-    return plain.zfill(form.zeros) if form.zeros and plain.isdecimal() else plain
+    if form.zeros and plain.isdecimal():
+        return plain.zfill(form.zeros)
+    return plain
 
 
 def _digits_text(number: float) -> str:
-    return str(int(number)) if number.is_integer() and abs(number) < 1e16 else repr(number)
+    if number.is_integer() and abs(number) < 1e16:
+        return str(int(number))
+    return repr(number)
 
 
 def _date_text(number: float, code: str, *, since_1904: bool) -> str:
@@ -88,7 +92,9 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
     if not has_day and number < 1:
         return when.strftime("%H:%M:%S")
     has_time = "h" in code or "s" in code or seconds % 86_400
-    return when.isoformat(sep=" ") if has_time else when.date().isoformat()
+    if has_time:
+        return when.isoformat(sep=" ")
+    return when.date().isoformat()
 
 
 def texts_of(root: Element) -> Iterator[str]:
@@ -118,7 +124,8 @@ def position_of(reference: str) -> tuple[int, int]:
 def _column_number(letters: str) -> int:
     column = 0
     for letter in letters[:5]:
-        column = column * 26 + ord(letter) - 64 if "A" <= letter <= "Z" else column
+        if "A" <= letter <= "Z":
+            column = column * 26 + ord(letter) - 64
     return column
 
 
@@ -138,7 +145,10 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         if relation is None or relation.outside:
             continue
         name = " ".join(value_of(element, "name").split())
-        hidden = " (hidden)" if value_of(element, "state").lower() in ("hidden", "veryhidden") else ""
+        if value_of(element, "state").lower() in ("hidden", "veryhidden"):
+            hidden = " (hidden)"
+        else:
+            hidden = ""
         yield f"=== {name}{hidden} ===", "", False
         rows = book.rows(relation.target)
         if rows:
@@ -149,7 +159,10 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         if book.full:
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {book.full}")
     if book.formulas:
-        count = "a formula has" if book.formulas == 1 else f"{book.formulas:,} formulas have"
+        if book.formulas == 1:
+            count = "a formula has"
+        else:
+            count = f"{book.formulas:,} formulas have"
         notes.append(f"{count} no stored value: read as =formula, because only a spreadsheet program can calculate it")
 
 
@@ -207,7 +220,10 @@ class _Book:
         for column, text in comments.get(number, {}).items():
             values[column] = f"{values.get(column, '')} [comment: {text}]".strip()
         self._cells += len(cells)
-        line = "\t".join(values.get(one, "") for one in range(1, max(values) + 1)) if values else ""
+        if values:
+            line = "\t".join(values.get(one, "") for one in range(1, max(values) + 1))
+        else:
+            line = ""
         self._chars += len(line) + number - len(rows)
         if self._chars > MOST_CHARS:
             self.full = f"it has more than {MOST_CHARS:,} characters"
@@ -231,10 +247,14 @@ class _Book:
             elif name == "is":
                 return rich_text(one)
         if kind == "s":
-            return self._texts[int(text)] if text.isdecimal() and int(text) < len(self._texts) else ""
+            if text.isdecimal() and int(text) < len(self._texts):
+                return self._texts[int(text)]
+            return ""
         if not text:
             empty = valued and kind == "str"  # the formula was calculated as an empty text
-            return self._formula_text(formula) if formula is not None and not empty else ""
+            if formula is not None and not empty:
+                return self._formula_text(formula)
+            return ""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":
@@ -247,7 +267,9 @@ class _Book:
     def _formula_text(self, formula: Element) -> str:
         self.formulas += 1
         shared = self._shared.get(formula.get("si", ""), "the cells beside it")
-        return f"={formula.text}" if formula.text else f"=(filled on from {shared})"
+        if formula.text:
+            return f"={formula.text}"
+        return f"=(filled on from {shared})"
 
     def _cell_comments(self, part: str) -> Comments:
         """Return the comments on a sheet's cells, and the texts of threaded ones."""
@@ -261,7 +283,10 @@ class _Book:
                 row, column = position_of(value_of(one, "ref"))
                 if text and row and 0 < column <= _MOST_COLUMNS:
                     inside = comments.setdefault(row, {})
-                    inside[column] = f"{inside[column]} / {text}" if column in inside else text
+                    if column in inside:
+                        inside[column] = f"{inside[column]} / {text}"
+                    else:
+                        inside[column] = text
         return comments
 
     def drawing_texts(self, part: str) -> Iterator[str]:

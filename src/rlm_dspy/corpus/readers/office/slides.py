@@ -145,7 +145,10 @@ class _Slide:
                 yield from chart_lines(self._package, relation.target)
         for diagram in all_named(frame, "relIds"):
             data = self._inner_relation(relation_of(diagram, "dm"))
-            lines = list(diagram_lines(self._package, data.target)) if data else []
+            if data:
+                lines = list(diagram_lines(self._package, data.target))
+            else:
+                lines = []
             drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
             for drawing in () if lines else drawings:
                 lines += diagram_lines(self._package, drawing.target)
@@ -153,7 +156,9 @@ class _Slide:
 
     def _inner_relation(self, name: str) -> Relation | None:
         relation = self._relations.get(name)
-        return relation if relation is not None and not relation.outside else None
+        if relation is not None and not relation.outside:
+            return relation
+        return None
 
     def _note_lines(self, part: str) -> Iterator[str]:
         for shape in all_named(self._package.tree(part), "sp"):
@@ -167,7 +172,10 @@ class _Slide:
     def _comment_lines(self, part: str) -> Iterator[str]:
         for one in all_named(self._package.tree(part), "cm", "txBody"):
             plain = child_of(one, "text")
-            text = (plain.text or "") if plain is not None else " ".join(paragraphs_of(one))
+            if plain is not None:
+                text = plain.text or ""
+            else:
+                text = " ".join(paragraphs_of(one))
             if text.strip() and (plain is not None or local_name(one) == "txBody"):
                 yield f"[comment] {' '.join(text.split())}"
 

@@ -48,7 +48,9 @@ def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
 
 def _without_log(data: bytes) -> bytes:
     """Return a WAL-mode database marked as having no WAL, which an in-memory database cannot have."""
-    return data[:18] + b"\x01\x01" + data[20:] if data[18:20] == b"\x02\x02" else data
+    if data[18:20] == b"\x02\x02":
+        return data[:18] + b"\x01\x01" + data[20:]
+    return data
 
 
 def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:

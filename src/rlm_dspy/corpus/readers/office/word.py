@@ -136,7 +136,9 @@ class Numbering:
             return format_list_number(counts.get(wanted, of.start), of.figures)
 
         text = re.sub(r"%(\d)", number, level.pattern).strip()
-        return f"{text} " if text else ""
+        if text:
+            return f"{text} "
+        return ""
 
 
 def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
@@ -159,12 +161,18 @@ def format_list_number(count: int, figures: str) -> str:
     elif figures == "none":
         return ""
     else:
-        return f"{count:02}" if figures == "decimalZero" else str(count)
-    return text.upper() if figures.startswith("upper") else text
+        if figures == "decimalZero":
+            return f"{count:02}"
+        return str(count)
+    if figures.startswith("upper"):
+        return text.upper()
+    return text
 
 
 def _whole_number(text: str) -> int:
-    return int(text) if re.fullmatch(r"\d{1,9}", text) else 0
+    if re.fullmatch(r"\d{1,9}", text):
+        return int(text)
+    return 0
 
 
 _UNSEEN = frozenset(
@@ -417,7 +425,9 @@ class Story:
             self._fields[-1].begun = True
         elif self._fields and kind == "end":
             field = self._fields.pop()
-            return _field_link(field.told, field.shown) if field.begun and self._is_visible() else ""
+            if field.begun and self._is_visible():
+                return _field_link(field.told, field.shown)
+            return ""
         return ""
 
     def _alternative_text(self, element: Element) -> str:
@@ -455,7 +465,9 @@ class Story:
         if 0xF000 <= number <= 0xF0FF:
             number -= 0xF000
         letter = chr(number) if number >= 32 else ""
-        return _GREEK.get(letter, letter) if font == "symbol" else letter
+        if font == "symbol":
+            return _GREEK.get(letter, letter)
+        return letter
 
     def _note_mark(self, kind: str, element: Element) -> str:
         name = value_of(element, "id")
@@ -469,7 +481,9 @@ class Story:
 
     def _image_text(self, element: Element) -> str:
         text = value_of(element, "descr").strip()
-        return f"[image: {' '.join(text.split())}]" if text else ""
+        if text:
+            return f"[image: {' '.join(text.split())}]"
+        return ""
 
     def _shape_text(self, element: Element) -> str:
         text = value_of(element, "alt").strip()
@@ -496,7 +510,9 @@ class Story:
 
     def _script_text(self, sign: str, element: Element) -> str:
         text = self._inline_text(element)
-        return sign + text if text else ""
+        if text:
+            return sign + text
+        return ""
 
     def _fraction_text(self, element: Element) -> str:
         above, below = child_of(element, "num"), child_of(element, "den")
@@ -508,7 +524,9 @@ class Story:
 def _field_link(instruction: str, text: str) -> str:
     """Return a link field's target, to be put after its text."""
     address = re.match(r'\s*HYPERLINK\s+"([^"]+)"', instruction)
-    return _link_suffix(address[1], text) if address else ""
+    if address:
+        return _link_suffix(address[1], text)
+    return ""
 
 
 def _link_suffix(address: str, text: str) -> str:
@@ -532,9 +550,13 @@ def _form_field_text(form: Element | None) -> str:
     box, choices = child_of(form, "checkBox"), child_of(form, "ddList")
     if box is not None:
         state = "default" if child_of(box, "checked") is None else "checked"
-        return "[x]" if is_on(box, state) else "[ ]"
+        if is_on(box, state):
+            return "[x]"
+        return "[ ]"
     if choices is None:
         return ""
     entries = [value_of(one) for one in choices if local_name(one) == "listEntry"]
     chosen = value_of(child_of(choices, "result"), default="0")
-    return entries[int(chosen)] if chosen.isdecimal() and int(chosen) < len(entries) else ""
+    if chosen.isdecimal() and int(chosen) < len(entries):
+        return entries[int(chosen)]
+    return ""
