@@ -95,6 +95,7 @@ class Invoice(pydantic.BaseModel):
     total: float
 
 
+INVOICES = [Invoice(number="A-17", total=1), Invoice(number="A-18", total=2)]
 READ = [
     (float, "1,250.50", 1250.5),
     (int, "**1,250**", 1250),
@@ -113,12 +114,27 @@ READ = [
     (str | None, "42", "42"),
     (Literal["none", "some"] | None, "none", "none"),
     (list[Invoice], '[{"number": "A-17", "total": 1250.5}]', [Invoice(number="A-17", total=1250.5)]),
+    (list[Invoice], '{"number": "A-17", "total": 1}\n{"number": "A-18", "total": 2}', INVOICES),
+    (list[Invoice], '{"number": "A-17", "total": 1}, {"number": "A-18", "total": 2}', INVOICES),
+    (list[int], "1, 2, 3", [1, 2, 3]),
+    (list[int], "[1, 2, 3].", [1, 2, 3]),
+    (list[int], "- 1\n- 2", [1, 2]),
+    (list[list[int]], "[1, 2], [3, 4]", [[1, 2], [3, 4]]),
+    (list[tuple[int, int]], "[(1, 2), (3, 4)]", [(1, 2), (3, 4)]),
+    (list[str], "[Smith, Jane]", ["Smith", "Jane"]),
 ]
 REFUSED = [
     (list[float], "[1,250.50, 80, 3,400]", "without separators of thousands"),
     (list[int], "1,250", "without separators of thousands"),
     (list[str], '["A-17"]\n["A-18"]', "write one list"),
     (list[str], "Invoice A-17: [see note]", "write one list"),
+    (list[str], '["A-17"] and ["A-18"]', "write one list"),
+    (list[str], "[A-17 (paid, late), A-18]", "write one list"),
+    (list[int], "[1, 2, ...]", "write one list"),
+    (list[int], "[12 km, 3 km]", "write one list"),
+    (list[int], "[1 000, 2]", "plain numbers"),
+    (list[float], "[1,5; 2,5]", "plain numbers"),
+    (dict[str, int], '{"a": 12%}', "plain numbers"),
     (str | None, f"{NOTE}", "a note of the prompt"),
     (str | None, '{"type": "string"}', "the schema of the value"),
 ]

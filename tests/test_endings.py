@@ -21,7 +21,7 @@ from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.rlm import driving, session
 from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.run import Run
-from rlm_dspy.testing import action, fields, scripted
+from rlm_dspy.testing import Reply, action, fields, scripted
 
 
 def ask(lm: dspy.LM, rlm: rlm_dspy.RLM | None = None, **inputs: Any) -> dspy.Prediction:
@@ -479,3 +479,49 @@ def test_the_last_error_is_named_without_a_link() -> None:
         rlm_dspy.RLM("context, question -> answer: float", max_iters=1)(context="c", question="q")
     assert "the last step failed with" in str(told.value)
     assert "errors.pydantic.dev" not in str(told.value)
+
+
+def rejected_reply() -> Exception:
+    """A reply that its provider could not read, as DSPy reports it."""
+    error = dspy.lm15.InvalidRequestError("Failed to validate JSON. Please adjust your prompt.")
+    error.code, error.failed_generation = "json_validate_failed", '{"answer": 5}'
+    return error
+
+
+def test_the_answer_after_a_limit_is_asked_for_again_if_the_provider_could_not_read_it() -> None:
+    lm, script = scripted(action("print(1)"), rejected_reply(), fields(answer="5"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=1))
+    assert (result.answer, result.run.status, len(script.requests)) == ("5", "extracted", 3)
+
+
+@pytest.mark.parametrize(
+    ("finish", "why"), [("length", "limit of output tokens"), ("content_filter", "filter withheld")]
+)
+def test_an_answer_after_a_limit_that_was_cut_off_has_a_warning(finish: str, why: str) -> None:
+    lm, _ = scripted(action("print(1)"), Reply(fields(answer="fire, water,"), finish_reason=finish))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", max_iters=1))
+    assert why in result.run.warnings[0]
+
+
+def test_a_sub_call_that_the_provider_could_not_read_is_its_reply_or_asked_again() -> None:
+    code = "print(llm_query('q'))\nprint(predict('t -> label', t='x').label)"
+    lm, _ = scripted(action(code), action("SUBMIT(answer='x')"))
+    sub_lm, script = scripted(rejected_reply(), rejected_reply(), fields(label="B"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", sub_lm=sub_lm))
+    assert result.trajectory[0]["output"].split("\n")[:2] == ['{"answer": 5}', "B"]
+    assert (len(script.requests), result.run.warnings) == (3, ())
+
+
+def test_failed_sub_calls_are_in_the_warnings_of_their_answer() -> None:
+    lm, _ = scripted(action("parts = llm_query_batched(['a', 'b'])\nSUBMIT(answer=str(len(parts)))"))
+    sub_lm, _ = scripted("yes", dspy.lm15.ServerError("down"))
+    result = ask(lm, rlm_dspy.RLM("context, question -> answer", sub_lm=sub_lm))
+    assert [warning for warning in result.run.warnings if "1 of 2 sub-calls failed" in warning and "down" in warning]
+
+
+@pytest.mark.parametrize(
+    "code", ["SUBMIT({'answer': 'red', 'reasoning': 'line 3'})", "SUBMIT(answer={'answer': 'red', 'x': 1})"]
+)
+def test_what_stands_beside_the_outputs_in_a_dict_is_no_answer(code: str) -> None:
+    lm, _ = scripted(action(code))
+    assert ask(lm).answer == "red"

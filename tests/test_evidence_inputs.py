@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import deque
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 import dspy
+import pandas as pd
 import pydantic
 import pytest
 
@@ -39,6 +43,16 @@ INPUTS: dict[str, tuple[Any, str, str | None, int | None]] = {
     "a tuple in a list": ([("x", BODY)], SOUTH, "docs[0][1]", 2),
     "a set": ({"alpha", BODY}, SOUTH, "docs", 2),
     "nested deeply": ({"a": [[{"b": (BODY,)}]]}, SOUTH, 'docs["a"][0][0]["b"][0]', 2),
+    "a key": ({SOUTH: 1}, SOUTH, "docs", 1),
+    "a queue": (deque(["one", BODY]), SOUTH, "docs[1]", 2),
+    "tables in a list": ([pd.DataFrame({"note": [BODY]})], SOUTH, 'docs[0][0]["note"]', 2),
+    "a decimal": ({"k": Decimal("1250.50")}, "1250.50", 'docs["k"]', 1),
+    "a date": ({"k": date(2024, 1, 2)}, "2024-01-02", 'docs["k"]', 1),
+    "a time as ISO": ({"k": datetime(2024, 1, 2, 3, 4, 5)}, "2024-01-02T03:04:05", 'docs["k"]', 1),
+    "a truth value": ({"active": True}, "True", 'docs["active"]', 1),
+    "a part as JSON": ({"a": {"total": 61_500}}, '"total": 61500', "docs", None),
+    "accents of two characters": ("the cafe\u0301 opens at seven", "caf\u00e9 opens", None, 1),
+    "accents escaped in JSON": ('{"k": "the caf\\u00e9 opens"}', "caf\u00e9 opens", None, 1),
     "numbers": ([{"total": 61_500}], "61500", 'docs[0]["total"]', 1),
     "a record as str": ([{"name": "Ann", "age": 31}], "{'name': 'Ann', 'age': 31}", "docs[0]", None),
     "a record as JSON": ([{"name": "Ann", "age": 31}], '{"name": "Ann", "age": 31}', "docs[0]", None),

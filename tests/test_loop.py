@@ -108,7 +108,7 @@ def test_the_blocks_of_a_reply_run_until_one_prints_or_fails(second: Observation
     assert steps[0].code == "a\n\nb"
 
 
-def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts_as_unreadable() -> None:
+def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_ends_the_run() -> None:
     steps: list[Step] = []
     flow = run_loop(steps, max_iters=20)
     again = [item for _ in range(5) for item in (ModelReply(code="1"), Observation("x"))]
@@ -116,7 +116,7 @@ def test_a_cell_that_brings_the_same_output_again_is_pointed_out_and_then_counts
     assert ["same code" in step.output for step in steps] == [False, True, True, True, True]
     assert isinstance(asked[-1], Extract)
     assert ending is not None
-    assert ending.stopped_by == "unreadable"
+    assert ending.stopped_by == "repeats"
 
 
 def test_a_cell_with_another_output_is_no_repeat() -> None:

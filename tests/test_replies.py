@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import time
 from typing import Any
 
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rlm_dspy
-from rlm_dspy.rlm.replies import parse_code, parse_reply, read_plain
+from rlm_dspy.rlm.replies import IMAGINED_ANSWER, parse_code, parse_reply, read_plain
 from rlm_dspy.rlm.reply_code import is_python
 from rlm_dspy.testing import scripted
 
@@ -194,6 +195,59 @@ def test_many_unclosed_elements_are_read_in_linear_time() -> None:
 
 def test_a_transcript_runs_up_to_its_imagined_output() -> None:
     assert parse_reply(f"```python\n>>> {LOOK}\n['99999']\n>>> SUBMIT(answer='99999')\n```", "answer").cells == (LOOK,)
+
+
+GUESS = "SUBMIT(answer='45')"
+IMAGINED = {
+    "a plan": f"Plan:\n1. grep the text for ERROR\n2. count the lines\n3. {GUESS}",
+    "a notebook": f"In [1]: print(len(context))\nOut[1]: 45\nIn [2]: {GUESS}",
+    "thoughts": f"Action: python\nAction Input: print(len(context))\nObservation: 45\n{GUESS}",
+    "prose": f"Let me run print(len(context)).\nOutput: 45\n\n{GUESS}",
+}
+GUESSED = {
+    "elements": f"<code>{LOOK}</code>\n<output>45</output>\n<code>{GUESS}</code>",
+    "JSON": json.dumps({"code": LOOK}) + "\nOutput: 45\n" + json.dumps({"code": GUESS}),
+    "a sentence between": f"```python\n{LOOK}\n```\nThe output is: 45\n```python\n{GUESS}\n```",
+    "an element between": f"```python\n{LOOK}\n```\n<output>\n45\n</output>\n```python\n{GUESS}\n```",
+    "nothing between": f"```python\n{LOOK}\n```\n```python\n{GUESS}\n```",
+}
+
+
+@pytest.mark.parametrize("form", IMAGINED)
+def test_an_answer_in_a_plan_or_after_an_imagined_output_is_refused(form: str) -> None:
+    parsed = parse_reply(IMAGINED[form], "answer")
+    assert (parsed.cells, parsed.problem) == ((), IMAGINED_ANSWER)
+
+
+@pytest.mark.parametrize("form", GUESSED)
+def test_an_answer_written_out_after_other_code_is_held_back(form: str) -> None:
+    parsed = parse_reply(GUESSED[form], "answer")
+    assert (parsed.cells, parsed.held_back) == ((LOOK,), (GUESS,))
+
+
+@pytest.mark.parametrize("text", ["I have seen line 3.\n", "Result: the count is 45.\n\n", "- 45 lines were found\n"])
+def test_an_answer_in_words_counts(text: str) -> None:
+    assert parse_reply(text + GUESS, "answer").cells == (GUESS,)
+
+
+@pytest.mark.parametrize(
+    ("opens", "closes"),
+    [
+        ("<|inner_prefix|>", "<|inner_suffix|>"),
+        ("<longcat_think>", "</longcat_think>"),
+        ("<unused94>thought\n", "<unused95>"),
+        ("<mm:think>", "</mm:think>"),
+        ("Thinking...\n", "\n...done thinking.\n"),
+        ("<chain_of_thought>", "</chain_of_thought>"),
+        ("<cot>", "</cot>"),
+        ("<planning>", "</planning>"),
+        ("<details><summary>Thought process</summary>", "</details>"),
+    ],
+)
+def test_thinking_in_any_familys_marks_is_no_code(opens: str, closes: str) -> None:
+    draft = "```python\nSUBMIT(answer='DRAFT')\n```"
+    parsed = parse_reply(f"{opens}\nMaybe\n{draft}\nbut I must look.\n{closes}\n```python\n{LOOK}\n```", "answer")
+    assert parsed.cells == (LOOK,)
 
 
 @pytest.mark.parametrize(

@@ -391,3 +391,29 @@ def test_the_functions_take_the_arguments_that_the_prompt_names() -> None:
     assert len(grep("ERROR", 2)) == 5
     assert len(grep("ERROR", 0, True)) == len(grep("error", re.I)) == 10
     assert "--" in str(grep("ERROR", 1))
+
+
+@pytest.mark.parametrize("nothing", [[], (), {}, ""])
+def test_nothing_is_not_the_whole_context(nothing):
+    repl = tools("an ERROR\n" * 12)
+    assert len(repl["grep"]("ERROR", nothing)) == 0
+    assert len(repl["search"]("ERROR", nothing)) == 0
+    assert repl["chunk"](nothing, 100) == []
+    assert repl["grep"]("ERROR", repl["grep"]("nowhere")) == []
+    with pytest.raises(ValueError, match="the second argument is None"):
+        repl["grep"]("ERROR", None)
+
+
+def test_hits_are_searched_for_a_second_pattern():
+    repl = tools(LINES)
+    hits = repl["grep"]("7", repl["grep"]("^line 1"))
+    assert [(hit.line, hit.text) for hit in hits] == [(18, "line 17")]
+
+
+def test_a_short_text_in_place_of_a_file_is_answered_with_the_way_to_search_it():
+    repl = tools(FILES)
+    for call in (lambda: repl["grep"]("max", "a max line"), lambda: repl["search"]("max", "a max line")):
+        with pytest.raises(ValueError, match="to work on this text itself, pass text="):
+            call()
+    with pytest.raises(ValueError, match="a short text goes in text="):
+        repl["chunk"]("a max line", 100)

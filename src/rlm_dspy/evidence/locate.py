@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import datetime
 import difflib
+import enum
 import json
 import re
-from collections import Counter
+import unicodedata
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
+from itertools import islice
+from pathlib import PurePath
 from typing import Any, Literal, Protocol
+from uuid import UUID
 
 import pydantic
 from rapidfuzz import fuzz
@@ -123,14 +132,22 @@ MAX_PARTS = 1_000_000
 
 
 def strings_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, str]]:
-    """Yield (path, text) for each string in a value, and for each number as Python writes it."""
+    """Yield (path, text) for each string and key in a value, and for each number, date or truth value as it prints."""
     if isinstance(value, str):
         yield path, value
     elif isinstance(value, bytes):
         yield path, value.decode("utf-8", "replace")
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (int, float)):
         yield path, repr(value)
+    elif isinstance(value, (datetime.date, datetime.time)):
+        yield path, str(value)
+        if isinstance(value, datetime.datetime):
+            yield path, value.isoformat()
+    elif isinstance(value, (Decimal, Fraction, UUID, datetime.timedelta, enum.Enum, PurePath)):
+        yield path, str(value)
     elif depth < MAX_DEPTH:
+        if isinstance(value, Mapping):
+            yield from ((path, key) for key in value if isinstance(key, str))
         for inner, part in parts_of(value, path):
             yield from strings_of(part, inner, depth + 1)
 
@@ -147,8 +164,8 @@ def records_of(value: Any, path: str, depth: int = 0) -> Iterator[tuple[str, Any
 
 def parts_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
     """Yield (path, part) for each part of a container."""
-    if isinstance(value, (list, tuple)):
-        for index, item in enumerate(value[:MAX_PARTS]):
+    if isinstance(value, (list, tuple, deque)):
+        for index, item in enumerate(islice(value, MAX_PARTS)):
             yield f"{path}[{index}]", item
     elif isinstance(value, (set, frozenset)):
         for item in sorted(value, key=repr):
@@ -329,6 +346,7 @@ MIN_QUOTE = 3
 MAX_QUOTE = 2_000
 
 _UNPLACED = {"match": None, "start": None, "end": None, "line": None, "place": None}
+_MAX_PRINTED_CHARS = 5_000_000  # texts in a structured value that is written out to find a quote
 _MAX_PLACES = 5_000  # offsets where a modified quote is tried
 
 _QUOTES = "\"'`\u00b4\u00ab\u00bb\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u2039\u203a"
@@ -392,6 +410,9 @@ def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     hit = next((hit for text in ranked if (hit := _exact_match(item, text))), None)
     match: Literal["exact", "normalized", "fuzzy"] = "exact"
     if hit is None:
+        match, spelled = "normalized", [item.model_copy(update={"quote": quote}) for quote in _spellings(item.quote)]
+        hit = next((hit for one in spelled for text in ranked if (hit := _exact_match(one, text))), None)
+    if hit is None:
         match, pattern, words = "normalized", _quote_pattern(item.quote), words_of(item.quote)
         hit = next((hit for text in ranked if (hit := _normalized_match(item, text, pattern, words))), None)
     if hit is None:
@@ -403,12 +424,36 @@ def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     return item.model_copy(update={"quote": quote, "match": match, **place})
 
 
+def _spellings(quote: str) -> Iterator[str]:
+    """Yield a quote with its accents as one character or two, and as it stands in JSON, where it differs."""
+    written = [unicodedata.normalize("NFC", quote), unicodedata.normalize("NFD", quote), json.dumps(quote)[1:-1]]
+    yield from (other for other in written if other != quote)
+
+
 def _locate_evidence(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
     """Locate a quote verbatim, as a record, or without the bars that previews put before lines."""
     plain = re.sub(r"^\| ?", "", item.quote, flags=re.MULTILINE)
     if plain != item.quote and not _why_unfit(plain) and not any(item.quote in text.text for text in texts):
         item = item.model_copy(update={"quote": plain})
-    return _locate_quote(item, texts) or _locate_record(item, contexts, texts)
+    return _locate_quote(item, texts) or _locate_record(item, contexts, texts) or _locate_printed(item, contexts, texts)
+
+
+def _locate_printed(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:
+    """Find a quote in a structured value as Python or JSON writes it out, which is how the model saw it."""
+    for variable, value in contexts.items():
+        if isinstance(value, (list, tuple, dict)):
+            chars = sum(text.size for text in texts if text.variable == variable)
+            if chars <= _MAX_PRINTED_CHARS and any(item.quote.strip() in text for text in _printed_forms(value)):
+                return item.model_copy(update={**_UNPLACED, "match": "normalized", "source": variable})
+    return None
+
+
+def _printed_forms(value: Any) -> Iterator[str]:
+    with suppress(RecursionError):
+        yield str(value)
+    for indent in (None, 1, 2, 4):
+        with suppress(ValueError, TypeError, RecursionError):
+            yield json.dumps(value, ensure_ascii=False, indent=indent, default=str)
 
 
 def _locate_record(item: Evidence, contexts: Mapping[str, Any], texts: Sequence[Text]) -> Evidence | None:

@@ -167,7 +167,7 @@ def try_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
     except AdapterParseError as error:
         return error
     except DSPyLMError as error:
-        return bad_sample_of(error, inputs)
+        return bad_sample_of(error, predictor, inputs)
 
 
 async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
@@ -183,15 +183,16 @@ async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
     except AdapterParseError as error:
         return error
     except DSPyLMError as error:
-        return bad_sample_of(error, inputs)
+        return bad_sample_of(error, predictor, inputs)
 
 
-def bad_sample_of(error: DSPyLMError, inputs: dict[str, Any]) -> BadSampleError:
+def bad_sample_of(error: DSPyLMError, predictor: Any, inputs: dict[str, Any]) -> BadSampleError:
     """Return a reply that its own provider could not parse, to be asked for again; raise any other error."""
     text = failed_generation(error)
-    if text is None:
+    signature = inputs.get("signature") or getattr(predictor, "signature", None)
+    if text is None or signature is None:
         raise error
-    return BadSampleError("none", inputs.get("signature"), text, "The provider could not read the model's reply.")
+    return BadSampleError("none", signature, text, "The provider could not read the model's reply.")
 
 
 @asynccontextmanager

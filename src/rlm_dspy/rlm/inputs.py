@@ -17,6 +17,7 @@ from rlm_dspy.sandbox.worker import tables
 
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
 MAX_QUESTION_CHARS = 1_000  # of a question that is no context itself
+MAX_TABLE_DEPTH = 4  # of lists and dicts in which tables are looked for
 MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
 _PATH = re.compile(r"(?:~|[A-Za-z]:)?[\w./\\-]+\.[A-Za-z]\w{0,7}")
 
@@ -54,9 +55,22 @@ def quotable_inputs(values: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in values.items():
         if isinstance(value, dspy.History) or (name in QUESTION_FIELDS and isinstance(value, str)):
             continue
-        table = tables.plain_data(value)
-        quoted[name] = value if table is tables.OTHER else table
+        quoted[name] = _with_plain_tables(value)
     return quoted
+
+
+def _with_plain_tables(value: Any, depth: int = 0) -> Any:
+    """Return a value whose tables are plain data, also those inside its lists and dicts."""
+    if value is None or isinstance(value, (str, int, float, bytes)):
+        return value
+    table = tables.plain_data(value)
+    if table is not tables.OTHER:
+        return table
+    if depth < MAX_TABLE_DEPTH and type(value) in (list, tuple):
+        return type(value)(_with_plain_tables(item, depth + 1) for item in value)
+    if depth < MAX_TABLE_DEPTH and type(value) is dict:
+        return {key: _with_plain_tables(item, depth + 1) for key, item in value.items()}
+    return value
 
 
 def task_of(values: Mapping[str, Any]) -> str:

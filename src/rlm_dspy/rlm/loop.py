@@ -193,9 +193,13 @@ def run_loop(call: LoopCall, settings: LoopSettings) -> Generator[Needs, Any, En
         message = f"max_cost is spent{call.used_text('max_cost')}, so no answer can be asked for; raise it"
         raise BudgetExceededError(f"{message} (the steps so far are in the run)", limit="max_cost")
     reply = yield Extract(tuple(state.steps), limit)
+    if reply.finish == "bad_sample":
+        reply = yield Extract(tuple(state.steps), limit)
     outputs, problem = call.validate_answer(reply.outputs, strict=False)
     if problem:
-        raise _no_answer(state, limit, problem if reply.outputs else "the reply could not be read")
+        if not reply.outputs:
+            problem = f"the reply could not be read. {explain_cut(reply.finish) or _unread_reason(reply)}".strip(" .")
+        raise _no_answer(state, limit, problem)
     return Ending("extracted", outputs, "Extract forced final output", limit)
 
 
@@ -205,9 +209,15 @@ def _limit_error(call: LoopCall, limit: str, what: str, advice: str) -> BudgetEx
     return BudgetExceededError(message if limit in ENDINGS else f"{message}; {advice}", limit=limit)
 
 
+def _unread_reason(reply: ModelReply) -> str:
+    if reply.text and visible_text(reply.text) is None:
+        return "It ended inside its thinking."
+    return ""
+
+
 def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetExceededError:
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
-    ended = f"{limit} ended the run{state.call.used_text(limit)}"
+    ended = f"{ENDINGS.get(limit, f'{limit} ended the run')}{state.call.used_text(limit)}"
     message = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
     lines = [line for line in (state.steps[-1].error or "").splitlines() if line.strip() and PYDANTIC_URL not in line]
     if lines:
@@ -322,7 +332,7 @@ class _State:
         remarks: list[str] = []
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
-            remarks.append(_held_back(held_back))
+            remarks.append(_held_back(held_back, printed=any(seen.text.strip() for seen in observed)))
         if parsed.cut:
             remarks.append(f"[{parsed.cut} Its last block was not whole and did not run.]")
         if parsed.ignored:
@@ -336,10 +346,10 @@ class _State:
             remarks.append(advice)
         earlier = self.ran_before.setdefault(("\n\n".join(self.cells), _without_cell_numbers(shown)), [])
         if len(earlier) >= MAX_REPEATS:
-            self.unreadable = self.unreadable + 1
+            self.unreadable += 1
         else:
             self.unreadable = 0
-        if earlier and self.settings.stops_at_repeats:
+        if earlier and (self.settings.stops_at_repeats or self.unreadable > MAX_REASKS):
             self.stopped_by = REPEATED
         if earlier:
             remarks.append(
@@ -440,8 +450,8 @@ def _marked_output(seen: Observation) -> str:
     return f"[Error] {last}\n{seen.text.rstrip().removesuffix(last)}".rstrip()
 
 
-def _held_back(cells: tuple[str, ...]) -> str:
-    """Describe the blocks of a reply that did not run because an earlier block printed something."""
+def _held_back(cells: tuple[str, ...], *, printed: bool) -> str:
+    """Describe the blocks of a reply that did not run, because an earlier one printed something or was to be seen."""
     if len(cells) == 1:
         blocks = "block after it was"
     else:
@@ -451,4 +461,6 @@ def _held_back(cells: tuple[str, ...]) -> str:
     if submits:
         call = submits[0][submits[0].index("SUBMIT(") :]
         named = f", nor was its {call[:MAX_SUBMIT_CHARS]}{'…' if len(call) > MAX_SUBMIT_CHARS else ''}"
-    return f"[This is the output of your first code that printed something; the {blocks} not run{named}.]"
+    if printed:
+        return f"[This is the output of your first code that printed something; the {blocks} not run{named}.]"
+    return f"[Your code printed nothing, and the {blocks} not run{named}: print what you find, and answer from it.]"

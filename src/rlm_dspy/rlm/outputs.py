@@ -220,23 +220,29 @@ def _is_hit(value: Any) -> bool:
 
 
 def _unpacked_outputs(value: Mapping[str, Any], fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``, or as its JSON."""
+    """Unpack outputs submitted as a single dict, as in ``SUBMIT({"answer": 5})``, or as its JSON.
+
+    A dict may have other keys beside them, such as its reasoning; a text with those is an answer in JSON.
+    """
     filled = [name for name in fields if value.get(name) is not None]
     inner = value[filled[0]] if len(filled) == 1 else None
-    if isinstance(inner, str) and inner.lstrip().startswith("{"):
+    if isinstance(inner, Mapping):
+        inner = {name: item for name, item in inner.items() if name in fields}
+    elif isinstance(inner, str) and inner.lstrip().startswith("{"):
         with contextlib.suppress(ValueError):
             inner = _parsed_text(inner)
-    if not isinstance(inner, Mapping) or not inner or not set(inner) <= set(fields) or filled[0] not in inner:
+    if not isinstance(inner, Mapping) or not set(inner) <= set(fields) or filled[0] not in inner:
         return value
     required = {name for name, field in fields.items() if field.is_required()}
-    if not required <= set(inner) or _takes_mapping(fields[filled[0]].annotation, inner):
+    if not required <= set(inner) or _takes_mapping(fields[filled[0]].annotation, value[filled[0]]):
         return value
     return inner
 
 
-def _takes_mapping(annotation: Any, value: Mapping[str, Any]) -> bool:
-    """Return whether the output's own type accepts this dict."""
+def _takes_mapping(annotation: Any, value: Any) -> bool:
+    """Return whether the output's own type accepts this dict, or the one in this JSON."""
     try:
+        value = _parsed_text(value)
         _refuse_too_many(value, annotation)
         pydantic.TypeAdapter(annotation).validate_python(dict(value))
     except (ValueError, pydantic.PydanticUserError):

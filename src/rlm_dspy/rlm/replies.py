@@ -23,21 +23,24 @@ from rlm_dspy.rlm.reply_code import (
     spoken_submit,
     string_value,
     submits_always,
+    submits_literals,
     unquoted_code,
 )
 from rlm_dspy.rlm.tool_calls import FUNCTIONS, call_of_elements, without_owners
 
 _NAMES = (
-    r"(?:seed:|ant(?:ml)?:|ant_?)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflect(?:ion)?|analysis|scratch_?pad"
-    r"|(?:inner_|internal_)?monologue)"
+    r"(?:(?:\w{1,20}[:_-])?(?:think(?:ing)?|thoughts?|reason(?:ing)?|monologue|chain[_-]of[_-]thoughts?|cot)"
+    r"(?:[_-](?:process|steps?|block|trace))?|reflect(?:ion)?|analysis|planning|scratch_?pad)"
 )
 _TAG = re.compile(
     rf"(?P<open>(?:<|&lt;)[ \t]*{_NAMES}(?:[ \t][^<>&\n]{{0,200}})?(?:>|&gt;)|\[(?:THINK|THINKING|REASONING)\]|◁think▷"
-    r"|<\|(?:begin_of_thought|START_THINKING|think(?:ing)?)\|>|<\|channel>[ \t]*thought\b"
-    r"|<details[ \t][^<>\n]{0,100}\breasoning\b[^<>\n]{0,100}>|^Here is my thought process:)"
+    r"|<\|(?:begin_of_thought|START_THINKING|think(?:ing)?|inner_prefix)\|>|<\|channel>[ \t]*thought\b"
+    r"|<unused94>thought\b"
+    r"|<details[ \t][^<>\n]{0,100}\breasoning\b[^<>\n]{0,100}>|^Here is my thought process:"
+    r"|<details>\s{0,9}<summary>[^<\n]{0,40}(?:thought|thinking|reasoning)[^<\n]{0,40}</summary>)"
     rf"|(?P<close>(?:<|&lt;)[ \t]*/[ \t]*{_NAMES}[ \t]*(?:>|&gt;)|\[/(?:THINK|THINKING|REASONING)\]|◁/think▷"
-    r"|<\|(?:end_of_thought|END_THINKING|/think(?:ing)?)\|>|<channel\|>|</details>|^Here is my response:"
-    r"|\[BEGIN FINAL RESPONSE\])",
+    r"|<\|(?:end_of_thought|END_THINKING|/think(?:ing)?|inner_suffix)\|>|<channel\|>|<unused95>|</details>"
+    r"|^Here is my response:|^\.{3}done thinking\.[ \t]*$|\[BEGIN FINAL RESPONSE\])",
     re.IGNORECASE | re.MULTILINE,
 )
 _EMPTY = re.compile(rf"<[ \t]*{_NAMES}[ \t]*/[ \t]*>", re.IGNORECASE)
@@ -147,6 +150,7 @@ PYTHON_LABELS = frozenset({"python", "py", "python3", "py3", "ipython", "repl", 
 OTHER_LABELS = frozenset(
     {"json", "yaml", "toml", "xml", "html", "css", "csv", "tsv", "sql", "text", "txt", "plaintext", "markdown", "md"}
     | {"bash", "sh", "shell", "console", "output", "stdout", "stderr", "result", "log", "diff", "javascript", "js"}
+    | {"think", "thinking", "thought", "thoughts", "reasoning", "analysis", "plan", "planning", "scratchpad"}
 )
 
 _FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<label>[A-Za-z_][\w+.:-]*)?(?P<rest>.*)$")
@@ -178,15 +182,22 @@ _SPECIAL = re.compile(r"<\|(?:START|END)_(?:RESPONSE|TEXT|ACTION)\|>|<\|(?:begin
 _INVISIBLE = re.compile(r"^[\u200b-\u200d\u2060\ufeff]+", re.MULTILINE)
 # A line that begins text which only the REPL or a user could have written.
 _IMAGINED = re.compile(
-    r"^[ \t*#>]*(?:user|human|observation|output|result|stdout|execution (?:output|result)|tool(?: output)?)\b.{0,40}:",
+    r"^[ \t*#>]*(?:(?:the )?(?:user|human|observation|output|result|stdout|execution output|execution result|tool"
+    r"|tool output)\b.{0,40}:|Out ?\[\d{1,4}\]:|<(?:output|observation|result|stdout)>)",
     re.MULTILINE | re.IGNORECASE,
 )
+_CALL = re.compile(r"\w\(")
+_LIST_MARK = re.compile(r"^[ \t]*(?:\d{1,2}[.)]|[-*•+]|In ?\[\d{1,4}\]:)[ \t]", re.MULTILINE)
 
 NO_CODE = "The reply has no code that can be run."
 THOUGHT_ONLY = "The reply held only thinking: write the code after it."
 UNFINISHED = "The reply ended inside its thinking: think less, and write the code."
 OTHER_JSON = "The reply is JSON without code: write Python in a ```python block."
 NOT_PYTHON = "The code block is not Python: write Python in a ```python block."
+IMAGINED_ANSWER = (
+    "The answer stands in a plan, or after an output that you wrote yourself: nothing has run. Write the code of the "
+    "next step alone in a ```python block."
+)
 TWO_SUBMITS = "The reply has several SUBMITs that differ: decide, and send one."
 CUTS = {
     "length": "The reply was cut off at the model's limit of output tokens: think less and write shorter code.",
@@ -312,9 +323,7 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
     before, tag, code = text.partition(_PYTHON_TAG)
     if tag and not before.strip():
         return parse_code(code, first_output)
-    return _refuse_rival_submits(
-        _parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip())
-    )
+    return _without_guesses(_parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip()))
 
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
@@ -330,7 +339,7 @@ def parse_code(text: str, first_output: str) -> ParsedReply:
     if code and not field.lstrip().startswith(("{", "[")) and not _BARE_FINAL.search(code):
         return ParsedReply((unquoted_code(code),))
     if parsed := _parse_text(field, first_output):
-        return _refuse_rival_submits(parsed)
+        return _without_guesses(parsed)
     if code:
         return ParsedReply((code,))
     if "```" in field or "~~~" in field:
@@ -349,10 +358,8 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
         return ParsedReply(finals)
     if blocks := _parse_blocks(text):
         return _with_last_words(blocks, text, first_output)
-    if final := _final_cell(text, first_output):
-        return ParsedReply((final,))
-    if spoken := spoken_submit(text):
-        return ParsedReply((spoken,))
+    if answer := _final_cell(text, first_output) or spoken_submit(text):
+        return ParsedReply(problem=IMAGINED_ANSWER) if _is_imagined(text) else ParsedReply((answer,))
     code = repair_code(text)
     if code and looks_like_code(code) and re.search(r"\w\(|\w\s*=\s*\S|^\s*(?:import|from|for|if|def|with)\b", code):
         return ParsedReply((code,))
@@ -372,11 +379,28 @@ def _cells_before_output(text: str, first_output: str) -> ParsedReply | None:
     return None
 
 
-def _refuse_rival_submits(parsed: ParsedReply) -> ParsedReply:
-    """Refuse a reply whose blocks submit different answers: all but one of them are drafts."""
+def _is_imagined(text: str) -> bool:
+    """Return whether an answer in words is the last point of a plan, or follows a call and an output in words."""
+    output = _IMAGINED.search(text)
+    if output and _CALL.search(text, 0, output.start()):
+        return True
+    last = max(text.rfind("SUBMIT"), text.rfind("FINAL"))
+    points = list(islice(_LIST_MARK.finditer(text, 0, last), MAX_BLOCKS))
+    return len(points) > 1 and "\n" not in text[points[-1].end() : last]
+
+
+def _without_guesses(parsed: ParsedReply) -> ParsedReply:
+    """Refuse a reply whose blocks submit different answers, and hold back an answer that no code has found.
+
+    Of several answers all but one are drafts. One that is written as a literal after other code was guessed: the model
+    had not seen what that code finds.
+    """
     submits = {cell for cell in parsed.cells if submits_always(cell)}
     if len(submits) > 1:
         return replace(parsed, cells=(), problem=TWO_SUBMITS)
+    for number, cell in enumerate(parsed.cells):
+        if number and submits_literals(cell):
+            return replace(parsed, cells=parsed.cells[:number], held_back=(*parsed.cells[number:], *parsed.held_back))
     return parsed
 
 

@@ -88,12 +88,32 @@ def string_value(text: str) -> str:
 
 def submits_always(code: str) -> bool:
     """Return whether a cell calls SUBMIT unconditionally."""
+    return any(True for _ in _submit_calls(code))
+
+
+def submits_literals(code: str) -> bool:
+    """Return whether a cell calls SUBMIT unconditionally with an answer written out, not found by code."""
+    return any(all(map(_is_literal, _arguments_of(call))) for call in _submit_calls(code))
+
+
+def _submit_calls(code: str) -> Iterator[ast.Call]:
     tree = _parse_python(code) if "SUBMIT" in code else None
     for node in tree.body if tree else ():
         call = node.value if isinstance(node, ast.Expr) else None
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "SUBMIT":
-            return True
-    return False
+            yield call
+
+
+def _arguments_of(call: ast.Call) -> list[ast.expr]:
+    return [*call.args, *(keyword.value for keyword in call.keywords)]
+
+
+def _is_literal(value: ast.expr) -> bool:
+    try:
+        ast.literal_eval(value)
+    except (ValueError, TypeError, MemoryError, RecursionError, SyntaxError):
+        return False
+    return True
 
 
 def has_literals(code: str) -> bool:
@@ -196,8 +216,7 @@ def spoken_submit(text: str) -> str | None:
         parsed = ast.parse(call, mode="eval").body
         if not isinstance(parsed, ast.Call):
             return None
-        given = [*parsed.args, *(keyword.value for keyword in parsed.keywords)]
-        values = [ast.literal_eval(value) for value in given]
+        values = [ast.literal_eval(value) for value in _arguments_of(parsed)]
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
     is_filled = bool(values) and not any(value in PLACEHOLDERS for value in values if isinstance(value, str))

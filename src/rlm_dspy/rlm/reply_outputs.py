@@ -7,12 +7,14 @@ refused here, so that the model is asked again; what has one meaning only, such 
 
 from __future__ import annotations
 
+import ast
 import decimal
 import json
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
+from itertools import accumulate
 from typing import Any, Literal, Union, get_args, get_origin
 
 from dspy.adapters.utils import annotation_allows_none
@@ -30,7 +32,12 @@ _SCHEMA = re.compile(r'\s*\{\s*"(?:type|anyOf)":')
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _AMBIGUOUS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'")
+_LOOSE_NUMBER = re.compile(r"\d[ \u00a0\u202f]\d|\d\s?[%;]")  # of which DSPy reads the first part
+_NUMBER_LIST = re.compile(r"[(\[]\s*(?:[-+]?[\d.eE+-]+\s*,\s*)*(?:[-+]?[\d.eE+-]+)?\s*[)\]]")
 _BULLET = re.compile(r"^(?:[-*•]|\d+[.)])\s+")
+_DOTS = re.compile(r"[\[,(]\s*(?:\.{3}|…)")  # for items that are left out
+_INNER_COMMA = re.compile(r"\([^()]*,[^()]*\)")  # which may not separate items
+_DEPTH = {"[": 1, "(": 1, "]": -1, ")": -1}
 _NUMBERS = (int, float, decimal.Decimal)
 _NOTHING = frozenset({"", "none", "null", "n/a"})
 
@@ -153,11 +160,38 @@ def _plain_value(name: str, text: str, annotation: Any) -> str:
     is_loose = ", " in unquoted or not plain.startswith(("[", "{", "("))
     if _holds_numbers(annotation) and is_loose and _AMBIGUOUS.search(unquoted):
         raise _unread(name, text, "write numbers without separators of thousands")
-    if annotation == list[str] and (items := _bullet_items(plain)):
-        return json.dumps(items, ensure_ascii=False)
-    if get_origin(annotation) is list and not _is_one_list(plain):
-        raise _unread(name, text, "write one list, as JSON")
+    if _holds_numbers(annotation) and _LOOSE_NUMBER.search(unquoted):
+        raise _unread(name, text, "write plain numbers, as JSON")
+    if get_origin(annotation) is list:
+        return _plain_list(name, plain, get_args(annotation))
     return plain
+
+
+def _plain_list(name: str, text: str, items: tuple[Any, ...]) -> str:
+    """Return the text of a list: in brackets, item by item after bullets or on lines, or separated by commas.
+
+    Raises:
+        ValueError: it may be another list, or not all of it.
+    """
+    bullets = _bullet_items(text)
+    if bullets and items == (str,):
+        return json.dumps(bullets, ensure_ascii=False)
+    if _holds_lists(items) or not text.startswith("["):
+        lines = [line for line in text.splitlines() if line.strip()]
+        written = [f"[{text}]", f"[{', '.join(bullets or lines)}]"]
+    else:
+        written = [text.rstrip(".")]
+    for candidate in written:
+        with suppress(ValueError, RecursionError):
+            if json.loads(candidate):
+                return candidate
+    if not _is_one_list(text) or (items and set(items) <= set(_NUMBERS) and not _NUMBER_LIST.fullmatch(text)):
+        raise _unread(name, text, "write one list, as JSON")
+    return text
+
+
+def _holds_lists(items: tuple[Any, ...]) -> bool:
+    return any(get_origin(item) in (list, tuple, set, frozenset) for item in items)
 
 
 def _unread(name: str, value: str, why: str) -> ValueError:
@@ -208,10 +242,15 @@ def _is_one_list(text: str) -> bool:
     inner = re.sub(r"\A```\w*\s*|\s*```\Z", "", text)
     if not (inner.startswith(("[", "(")) and inner.endswith(("]", ")"))):
         return False
-    with suppress(ValueError, RecursionError):
-        json.loads(inner)
-        return True
-    return re.search(r"\]\s*\n\s*\[", inner) is None
+    bare = _QUOTED.sub("", inner)
+    if _DOTS.search(bare):
+        return False
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            read(inner)
+            return True
+    depths = accumulate(_DEPTH.get(char, 0) for char in bare[:-1])
+    return all(depth > 0 for depth in depths) and not _INNER_COMMA.search(bare)
 
 
 def without_end_marker(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property, partial
@@ -40,6 +40,7 @@ from rlm_dspy.rlm.outputs import (
 )
 from rlm_dspy.rlm.passages import best_lines, linked_lines
 from rlm_dspy.rlm.predictor import Predictor
+from rlm_dspy.rlm.replies import explain_cut
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.step_texts import Form, StepTexts, clean_for_prompt
 from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
@@ -497,6 +498,8 @@ class Session:
             self.code = replace_surrogates(_reply_text(predicted, asking.meter.outputs))
             return ModelReply(text=self.code, **facts)
         if isinstance(need, Extract):
+            if cut := explain_cut(asking.meter.finish):
+                self.warnings.append(f"the answer may be incomplete. {cut}")
             left_out = missing_evidence(self.signature, asking.meter.outputs)
             names = [name for name in self.signature.output_fields if name not in left_out]
             return ModelReply(outputs={name: value_of(predicted, name) for name in names}, **facts)
@@ -645,6 +648,7 @@ class Session:
         """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
         if ending:
             warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)]
+            warnings += _lost_calls_warning([call for step in self.steps for call in step.sub_calls])
         else:
             warnings = []
         warnings += engine_warnings(model_name(self.lm or dspy.settings.lm), task_of(self.values))
@@ -714,6 +718,16 @@ class MeteredCall:
         else:
             session.ledger.charge(self.meter.usage)
         session.add(self.meter.by_model)
+
+
+def _lost_calls_warning(sub_calls: Sequence[SubCall]) -> list[str]:
+    """Return a warning if sub-calls failed and were not made again: the answer may lack what they were asked for."""
+    answered = {call.prompt for call in sub_calls if call.error is None}
+    lost = [call for call in sub_calls if call.error is not None and call.prompt not in answered]
+    if not lost:
+        return []
+    calls = f"{len(lost)} of {counted_noun(len(sub_calls), 'sub-call')}"
+    return [f"{calls} failed, and the answer may lack what they were asked for: {lost[-1].error}"]
 
 
 def _reply_text(error: AdapterParseError, outputs: Any) -> str:

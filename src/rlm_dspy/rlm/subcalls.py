@@ -21,7 +21,7 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
 from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun
-from rlm_dspy.dspy_errors import NoModelError
+from rlm_dspy.dspy_errors import NoModelError, failed_generation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
 from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
@@ -431,7 +431,7 @@ class SubCalls:
             with self.ledger.slots, dspy.context(**settings):
                 result = self._visible_reply(deadlines.call(deadline, self.lm, direct, awaitable), meter)
         except (DSPyLMError, AdapterParseError) as failure:
-            result = failed_call(failure)
+            result = self._without_sample(failure, kind)
         except deadlines.Interrupted as over:
             raise BudgetExceededError(f"The run's {over.limit} ended this call.", limit=over.limit) from None
         finally:
@@ -446,6 +446,16 @@ class SubCalls:
             call = SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, span=span, **facts)
             self.record_call(call, meter)
         return result
+
+    def _without_sample(self, failure: BaseException, kind: SubCallKind) -> str | CallError:
+        """Return the error of a failed call, or the reply that the provider rejected, as a tool call or as JSON."""
+        sample = failed_generation(failure)
+        if sample is None:
+            return failed_call(failure)
+        text = visible_text(sample) or ""
+        if kind == "plain" and text.strip():
+            return text.strip()
+        return CallError(error="The provider could not read the model's reply.", kind=AdapterParseError.__name__)
 
     def _visible_reply(self, result: Any, meter: Meter) -> Any:
         """Return a reply without its thinking; note a reply that was cut off; an empty one is an error."""

@@ -72,11 +72,14 @@ class Toolkit:
         """Find a regular expression: all hits, with .line .text .source .start .end; printing shows the first 20."""
         if (_is_text(pattern) and not isinstance(pattern, str)) or (self._is_long(pattern) and _is_text(context)):
             pattern, context = context, pattern
+        hits: Any = None
         others: list[Any] = []
         for value in (context, ignore_case):
             others.append(None)
             if isinstance(value, re.RegexFlag):
                 flags |= value
+            elif _is_hits(value):
+                hits = value
             elif _is_text(value):
                 named, whole = self._file_or_text(value)
                 source, text = named or source, text if whole is None else whole
@@ -87,7 +90,13 @@ class Toolkit:
             limit = math.inf
         else:
             limit = _checked_count("max_matches", max_matches, 1)
+        if context is None:
+            raise ValueError("the second argument is None: pass the text to search, or the lines to show around a hit")
         around = _checked_count("context", others[0] or 0, 0)
+        if hits is not None:
+            if not getattr(hits, "complete", True):
+                raise ValueError("these hits are not all that there are: search the text, with one pattern for both")
+            return Matches([hit for hit in hits if expression.search(hit)][:max_matches])
         data = self._text_or_main(text)
         return find_matches(expression, data, _names_to_read(data, source), limit, around)
 
@@ -100,10 +109,12 @@ class Toolkit:
         source: str | None = None,
     ) -> list[tuple[Any, ...]]:
         """Cut into ranges for select(): by lines, chars, paragraphs, headings, definitions, or a function(text)."""
-        if self._is_long(mode):
+        if self._is_long(mode) or mode == "":
             mode, size, overlap, text = _chunk_arguments(mode, size, overlap)
         if not callable(mode) and mode not in CUTTERS:
-            raise ValueError(f"mode must be one of {', '.join(CUTTERS)} or a function, not {quoted(mode)}")
+            modes = ", ".join(CUTTERS)
+            hint = "a short text goes in text=..."
+            raise ValueError(f"mode must be one of {modes} or a function, not {quoted(mode)}; {hint}")
         length, shared = _checked_count("size", size, 1), _checked_count("overlap", overlap, 0)
         if shared >= length:
             shared = length // 2  # chunks must advance; half is the usual maximum
@@ -123,7 +134,7 @@ class Toolkit:
         """Return the joined text of ranges: (start, end), (source, start, end), or what grep/search found."""
         if isinstance(ranges, int) and isinstance(text, int):
             ranges, text = (ranges, text), None
-        if _is_text(ranges) and not isinstance(ranges, Hit) and "range" not in ranges:
+        if _is_text(ranges) and len(ranges) and not isinstance(ranges, Hit) and "range" not in ranges:
             ranges, text = text, ranges
         data = self._text_or_main(text)
         is_single = isinstance(ranges, (dict, Hit)) or (
@@ -171,9 +182,13 @@ class Toolkit:
     def _file_or_text(self, value: Any) -> tuple[Any, Any]:
         """Interpret an argument as (file name, None) or (None, text)."""
         data = self._namespace.get(str(self._main))
-        if isinstance(value, str) and not isinstance(data, (str, list, type(None))) and not self._is_long(value):
-            return value, None
-        return None, value
+        if not value or not isinstance(value, str) or isinstance(data, (str, list, type(None))) or self._is_long(value):
+            return None, value
+        try:
+            _matching_names(data, value)
+        except ValueError as error:
+            raise ValueError(f"{error}; to work on this text itself, pass text=...") from None
+        return value, None
 
     def _text_or_main(self, text: Any) -> Any:
         """Return the given text, or else the current main context: a string or a mapping of strings."""
@@ -188,13 +203,15 @@ class Toolkit:
         raise ValueError(f"{what} must be a str, a corpus, or a dict or list of texts, not {type(data).__name__}")
 
 
-def bind(namespace: dict[str, Any], main: str | None) -> None:
-    """Add the text tools to a namespace, and the main context as ``P`` if it exists."""
+def bind(namespace: dict[str, Any], main: str | None) -> list[str]:
+    """Add the text tools to a namespace, and the main context as ``P`` if it exists; return the names of the tools."""
     tools = Toolkit(namespace, main)
-    for tool in (tools.peek, tools.grep, tools.chunk, tools.select, tools.search, tools.outline):
-        namespace[tool.__name__] = tool
+    functions = (tools.peek, tools.grep, tools.chunk, tools.select, tools.search, tools.outline)
+    for function in functions:
+        namespace[function.__name__] = function
     if main is not None and main in namespace:
         namespace["P"] = namespace[main]
+    return [function.__name__ for function in functions]
 
 
 # Arguments
@@ -204,7 +221,13 @@ def _is_text(value: Any) -> bool:
     """Return whether an argument is a text, a corpus, or several texts."""
     if isinstance(value, (str, CorpusTexts, dict)):
         return True
-    return isinstance(value, list) and bool(value) and isinstance(value[0], str) and not isinstance(value[0], Hit)
+    if isinstance(value, tuple):  # a range has numbers
+        return all(isinstance(item, str) for item in value)
+    return isinstance(value, list) and all(isinstance(item, str) and not isinstance(item, Hit) for item in value[:1])
+
+
+def _is_hits(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and bool(value) and all(isinstance(item, Hit) for item in value)
 
 
 def _chunk_arguments(text: Any, first: Any, second: Any) -> tuple[Any, Any, Any, Any]:

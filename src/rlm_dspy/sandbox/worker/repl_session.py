@@ -61,6 +61,7 @@ class WorkerSession:
         self.main: str | None = None
         self.protected: list[str] = []
         self.inputs: dict[str, Any] = {}  # the protected variables as handed over
+        self.own_functions: dict[str, Any] = {}  # FINAL, FINAL_VAR and the toolkit
         self.functions: dict[str, Any] = {}  # those that the host's own code made
         self.final: Any = None
         self.armed = False
@@ -87,8 +88,10 @@ class WorkerSession:
 
     def _bind_names(self) -> None:
         self.namespace.update(SUBMIT=self.submit, FINAL=self._submit_first, FINAL_VAR=self._finish_with)
+        names = ["FINAL", "FINAL_VAR"]
         if self.toolkit is not None:
-            self.toolkit.bind(self.namespace, self.main)
+            names += self.toolkit.bind(self.namespace, self.main)
+        self.own_functions = {name: self.namespace[name] for name in names}
         self.looks = evaluate.ReadOnlyCheck(self.namespace, self.toolkit)
 
     def configure(self, message: Message) -> None:
@@ -358,8 +361,8 @@ class WorkerSession:
         modules.restore_modules()
         modules.restore_builtins(self.namespace, self.builtins)
         self.namespace["SUBMIT"] = self.submit
-        for name, tool in self.tools.items():
-            self.namespace.setdefault(name, tool)
+        for name, function in {**self.own_functions, **self.tools}.items():
+            self.namespace.setdefault(name, function)
         sys.stdout = sys.__stdout__ = self.out  # type: ignore[misc,assignment]
         sys.stderr = sys.__stderr__ = self.err  # type: ignore[misc,assignment]
 
