@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import struct
 import zlib
 from pathlib import Path
 from typing import Any
 
 import dspy
+import pydantic
 import pytest
 
 import rlm_dspy
@@ -32,7 +34,8 @@ def png(width: int, height: int, colour: bytes = b"\xff\x00\x00") -> bytes:
 
 
 RED = png(300, 200)
-PAGE = dspy.Image(f"data:image/png;base64,{base64.b64encode(RED).decode()}")
+BODY = base64.b64encode(RED).decode()
+PAGE = dspy.Image(f"data:image/png;base64,{BODY}")
 
 
 def run_of(*replies: Any, page: Any = PAGE, signature: str = SIGNATURE, **options: Any) -> tuple[Run, Any]:
@@ -300,3 +303,87 @@ def test_without_a_model_that_sees_files_are_not_offered(folder: Path) -> None:
 def test_a_scanned_pdf_says_how_it_can_be_read(folder: Path) -> None:
     (skipped,) = [one for one in rlm_dspy.read(folder).skipped if one.name == "scan.pdf"]
     assert "no text in it: perhaps scanned pages, which an OCR reader or a model that sees can read" in skipped.reason
+
+
+class Page(pydantic.BaseModel):
+    picture: dspy.Image
+    number: int = 1
+
+
+@dataclasses.dataclass
+class Card:
+    picture: dspy.Image
+
+
+@pytest.mark.parametrize(
+    ("value", "place"),
+    [
+        (Page(picture=PAGE), "page.picture"),
+        (Card(PAGE), "page.picture"),
+        ({"a": [Page(picture=PAGE)]}, "page['a'][0].picture"),
+    ],
+)
+def test_an_image_in_a_record_can_be_looked_at_and_its_bytes_stay_outside(value: Any, place: str) -> None:
+    eye, seen = scripted(fields(answer="red"))
+    run, script = run_of(
+        action(f"print(view({place}, 'Which?'))"),
+        action("SUBMIT(answer='red')"),
+        page=value,
+        signature="page, question -> answer",
+        sub_lm=eye,
+    )
+    assert run.steps[0].output == "red"
+    assert count_images(seen.requests[0]) == 1
+    assert "base64" not in "".join(text for request in script.requests for text in texts(request))
+    assert BODY not in run.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("media", "shown"),
+    [
+        (dspy.Audio(data=BODY, audio_format="wav"), "[audio: wav, about "),
+        (dspy.File(file_data=f"data:application/pdf;base64,{BODY}", filename="a.pdf"), "[file: a.pdf, about "),
+    ],
+)
+def test_audio_and_files_are_a_line_too(media: Any, shown: str) -> None:
+    cells = action("print(page)"), action("SUBMIT(answer='x')")
+    run, script = run_of(*cells, page=media, signature="page, question -> answer")
+    assert run.steps[0].output.startswith(shown)
+    assert BODY not in "".join(text for request in script.requests for text in texts(request))
+    assert BODY not in run.model_dump_json()
+
+
+def test_an_image_nested_in_an_earlier_turn_is_a_line() -> None:
+    history = dspy.History(messages=[{"question": "old", "page": {"nested": [PAGE]}, "answer": "red"}])
+    lm, script = scripted(action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        done = rlm_dspy.RLM("page, question, history: dspy.History -> answer")(page="p", question="q", history=history)
+    shown = "".join(text for request in script.requests for text in texts(request))
+    assert "[image: PNG 300×200" in shown
+    assert BODY not in shown + done.run.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "print(llm_query('What is in this picture? ' + page))",
+        "print(predict('page -> total', page=page).total)",
+        "print(llm_query_batched([page]))",
+    ],
+)
+def test_a_sub_model_is_never_asked_in_words_about_an_image(code: str) -> None:
+    eye, seen = scripted("a cat")
+    run, _ = run_of(action(code), action("SUBMIT(answer='x')"), sub_lm=eye)
+    assert "use view(…, question)" in run.steps[0].output
+    assert seen.requests == []
+
+
+def test_an_answer_in_prose_about_an_image_counts() -> None:
+    eye, seen = scripted("The picture shows a cat.")
+    run, _ = run_of(action("print(view(page, 'What is it?'))"), action("SUBMIT(answer='x')"), sub_lm=eye)
+    assert (run.steps[0].output, len(seen.requests)) == ("The picture shows a cat.", 1)
+
+
+def test_a_page_of_an_image_is_refused() -> None:
+    run, _ = run_of(action("print(view(page, 'What?', page=2))"), action("SUBMIT(answer='x')"))
+    assert "page= is for the name of a PDF" in run.steps[0].output

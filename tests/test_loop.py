@@ -273,7 +273,7 @@ def test_nothing_is_asked_for_once_the_cost_has_passed_its_limit(first: str) -> 
 
 
 def test_the_error_without_an_answer_names_what_failed_last() -> None:
-    failed = Observation("", error="Traceback\nNameError: name 'x' is not defined")
+    failed = Observation("", error="Traceback (most recent call last):\nNameError: name 'x' is not defined")
     missing = run_loop([], max_iters=1, problem="answer is missing")
     with pytest.raises(ActionError, match="the last step failed with NameError: name 'x' is not defined; raise it"):
         drive(missing, ModelReply(code="x"), failed, ModelReply(outputs={"answer": None}))

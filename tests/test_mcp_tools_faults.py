@@ -305,3 +305,21 @@ def test_a_call_after_the_block_says_so(tmp_path: Path) -> None:
         pass
     with pytest.raises(McpToolError, match="the connection is closed; call the tool within the block"):
         tools[0]()
+
+
+def test_an_argument_that_the_tool_does_not_have_is_refused(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"query": {"type": "string"}, "limit": {"type": "integer"}}}
+    schemas = {"strict": schema, "open": {**schema, "additionalProperties": True}}
+    tools = [{"name": name, "inputSchema": given} for name, given in schemas.items()]
+    done = {"content": [{"type": "text", "text": "done"}]}
+    with rlm_dspy.mcp_tools(raw_server(tmp_path, tools=tools, calls={"strict": done, "open": done})) as found:
+        strict, free = found
+        assert strict(query="a") == free(query="a", max_results=2) == "done"
+        with pytest.raises(TypeError, match=r"strict\(\) has no argument max_results; it takes query, limit"):
+            strict(query="a", max_results=2)
+
+
+def test_passwords_of_a_server_are_masked_wherever_they_are_given() -> None:
+    address = "postgresql://app:pass-0123456789@db/app"
+    server = McpServer(command="db", args=("--dsn", address), env={"PGPASSWORD": "word-0123456789"})
+    assert server.redactor().text("pass-0123456789 word-0123456789") == "******** ********"

@@ -139,9 +139,9 @@ def test_a_tiny_model_that_repeats_itself_is_ended_and_its_answer_extracted() ->
 def test_a_small_model_is_reminded_of_its_question_under_each_output() -> None:
     lm, script = named("ollama_chat/qwen3:8b", action("print(7)"), action("SUBMIT(answer='x')"))
     run(lm)
-    assert texts(script.requests[1])[-1].endswith(small_prompts.reminder_text("q", "answer"))
-    assert "Question again: q" in small_prompts.reminder_text("q", "answer")
-    assert small_prompts.reminder_text("q" * 1_000, "answer") == ""
+    assert texts(script.requests[1])[-1].endswith(small_prompts.reminder_text("q", FINAL))
+    assert "Question again: q" in small_prompts.reminder_text("q", FINAL)
+    assert small_prompts.reminder_text("q" * 1_000, FINAL) == ""
 
 
 def test_a_tuned_strategy_is_given_to_a_small_model_as_it_is() -> None:
@@ -178,6 +178,7 @@ def test_a_prompt_beyond_the_sub_models_window_is_refused_with_advice() -> None:
     assert len(script.requests) == 2
 
 
+FINAL = 'SUBMIT(answer="...")'
 EVIDENCE = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
 SHIP = "Nothing is said here.\n" * 400 + "The captain of the ship is Ahab.\nIts port is 9.\n"
 

@@ -70,3 +70,23 @@ def test_what_a_notebook_shows_has_no_keys(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_secret_that_is_not_unicode_is_masked_too() -> None:
     odd = "canary\udcff-0815-\ud800"
     assert Redactor({"ODD_TOKEN": odd}).text(f"a {odd} b") == f"a {MASK} b"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("RLM_DSPY_MCP_TOKENS", "ann:token-0123456789,bob:other-0123456789", "other-0123456789"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20bG9naW4tMDEyMzQ1Njc4OQ", "bG9naW4tMDEyMzQ1Njc4OQ"),
+        ("PGPASSWORD", "word-0123456789", "word-0123456789"),
+        ("DB_PASS", "word-0123456789", "word-0123456789"),
+        ("GROQ_API_KEYS", "gsk-0123456789", "gsk-0123456789"),
+        ("AZURE_OPENAI_KEY", "az-0123456789", "az-0123456789"),
+        ("MAPS_KEY", "AIzaSyA0123456789abcdefghij", "AIzaSyA0123456789abcdefghij"),
+    ],
+)
+def test_the_name_of_a_variable_tells_that_it_is_secret(name: str, value: str, shown: str) -> None:
+    assert Redactor({name: value}).text(f"a {shown} b") == f"a {MASK} b"
+
+
+def test_a_key_of_a_table_is_no_secret() -> None:
+    assert Redactor({"SORT_KEY": "customer_id"}).text("by customer_id") == "by customer_id"

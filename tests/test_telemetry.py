@@ -268,3 +268,10 @@ def test_no_secret_is_in_the_class_of_an_error(memory: Any, monkeypatch: pytest.
     assert "sk-secret" not in json.dumps([span.to_json() for span in spans.get_finished_spans()])
     assert telemetry.error_class("ValueError: sk-secret") == "ValueError"
     assert telemetry.error_class("sk-secret: x") == telemetry.error_class("") == "Error"
+
+
+def test_the_class_of_a_failed_cell_is_sent_unless_the_cell_made_it_up(sent: Sent) -> None:
+    made_up = "class SecretFromTheText(Exception): pass\nraise SecretFromTheText"
+    spans = sent(action("{}['a']"), action(made_up), action("SUBMIT(answer='x')"))
+    kinds = [dict(span.attributes or {}).get("error.type") for span in spans]
+    assert [kind for kind in kinds if kind] == ["KeyError", "Error"]

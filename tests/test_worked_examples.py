@@ -17,6 +17,7 @@ TABLE = (
     "id,city,year,price\n3,Ulm,2023,80\n7,Rome,2024,120\n8,Rome,2023,90\n9,Rome,2024,300\n10,Rome,2024,70\n"
     "11,Ulm,2024,900\n"
 )
+SIGNATURE = dspy.Signature("context, question -> answer")
 COLORS = "size=3 color=blue\nsize=8 color=red\nsize=2 color=red\n"
 LETTERS = {
     "letters/1.txt": "Letter of 2019-05-04.\nAnn sells apples.\nThe farm of Ann has 4 horses.\n",
@@ -64,7 +65,7 @@ def context_of(value: Any) -> Any:
 
 
 def demo_for(value: Any, question: str, found: tuple[str, ...] = ()) -> dict[str, Any]:
-    return small_prompts.worked_demo(value, question, main="context", first="answer", found=found)
+    return small_prompts.worked_demo(value, question, main="context", signature=SIGNATURE, found=found)
 
 
 def solved_by_example(context: Any, question: str) -> tuple[str, str, int]:
@@ -199,5 +200,26 @@ def test_the_demos_of_a_program_take_its_place() -> None:
 def test_how_many_of_a_column_of_numbers_is_a_sum(question: str, shown: str) -> None:
     table = "region,product,units,price\n" + "North,lamp,5,12.5\n" * 20
     for value in (table, Corpus.from_texts({"sales.csv": table})):
-        demo = small_prompts.worked_demo(value, question, main="context", first="answer")
+        demo = small_prompts.worked_demo(value, question, main="context", signature=SIGNATURE)
         assert f"Question: {shown}" in demo["observation"]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "question", "ending", "final"),
+    [
+        ("answer: list[str]", "What are all the phone numbers?", "SUBMIT(answer=numbers)", "SUBMIT(answer=[...])"),
+        ("total: float", "What is the sum of the prices?", "SUBMIT(total=total)", "SUBMIT(total=...)"),
+        ("total: float, unit: str", "What is the sum?", "print(total)", 'SUBMIT(total=..., unit="...")'),
+        ("is_late: bool", "Who wrote it?", "    print(hit)", "SUBMIT(is_late=...)"),
+        ("answer: str | None", "What is the sum of the prices?", "SUBMIT(answer=str(total))", 'SUBMIT(answer="...")'),
+    ],
+)
+def test_the_example_submits_what_the_signature_takes_or_only_prints(
+    outputs: str, question: str, ending: str, final: str
+) -> None:
+    signature = dspy.Signature(f"context, question -> {outputs}")
+    value = TABLE if "sum" in question else "a text\n" * 900
+    demo = small_prompts.worked_demo(value, question, main="context", signature=signature)
+    assert demo["code"].splitlines()[-1] == ending
+    assert "history" not in demo
+    assert small_prompts.final_call(signature) == final

@@ -11,16 +11,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 MASK = "********"
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:API_?KEY|ACCESS_KEY|ACCOUNT_KEY|CONNECTION_STRING|SECRET_KEY|PRIVATE_KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)(?:_|$)",
+    r"(?:^|_)(?:(?:API_?|ACCESS_|ACCOUNT_|SECRET_|PRIVATE_|OPENAI_)KEYS?|CONNECTION_STRING|TOKENS?|SECRETS?"
+    r"|(?:PG|DB|MYSQL_?)?PASS(?:WORDS?|WD|PHRASE)?|CREDENTIALS?|COOKIES?|AUTHORIZATION|OTLP_HEADERS)(?:_|$)",
     re.I,
 )
+_KEY_NAME = re.compile(r"_KEYS?$", re.I)  # may also be a key of a table, so the value must look like a secret
 _MIN_SECRET_CHARS = 8
 _MIN_PART_CHARS = 12  # of a line of a secret, and of the beginning or the end of a key
 _KEY = re.compile(r"[\w.~+-]{24,}")  # of a key, which begins like no other text, unlike an address
@@ -41,6 +43,15 @@ def _password(value: str) -> str:
         return ""
 
 
+def _secrets_in(value: str) -> Iterator[str]:
+    """Yield a secret, and those that it lists, as in ``ann:TOKEN,bob:TOKEN`` and ``Authorization=Basic%20TOKEN``."""
+    yield value
+    for part in re.split(r"[,;]", value):
+        _, mark, listed = part.replace("=", ":", 1).partition(":")
+        if mark:
+            yield from (listed, unquote(listed), unquote(listed).rpartition(" ")[2])
+
+
 class Redactor:
     """Replaces every known secret in texts and JSON values by a mask."""
 
@@ -48,7 +59,9 @@ class Redactor:
         environ = os.environ if environ is None else environ
         self._values: set[str] = set()
         self._keys: set[str] = set()
-        self.learn(value for name, value in environ.items() if is_secret_name(name))
+        for name, value in environ.items():
+            if is_secret_name(name) or (_KEY_NAME.search(name) and _KEY.fullmatch(value.strip())):
+                self.learn(_secrets_in(value))
         for value in environ.values():
             password = _password(value)
             self.learn((password, unquote(password)))

@@ -154,6 +154,10 @@ REPLAY: ContextVar[Replay | None] = ContextVar("rlm_dspy_replay", default=None)
 REPLY: ContextVar[RecordedReply | None] = ContextVar("rlm_dspy_recorded_reply", default=None)
 
 
+# The id of the root runs of a question that is known by it, None elsewhere.
+RUN_ID: ContextVar[str | None] = ContextVar("rlm_dspy_run_id", default=None)
+
+
 def new_run_id() -> str:
     """Return an id for a run."""
     return uuid.uuid4().hex[:12]
@@ -161,6 +165,8 @@ def new_run_id() -> str:
 
 def root_run_id() -> str:
     """Return the id of a root run that starts in this context."""
+    if given := RUN_ID.get():
+        return given
     replay = REPLAY.get()
     if replay:
         return replay.next_run_id()

@@ -409,11 +409,21 @@ def html_table(rows: Iterable[tuple[str, Any]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
+def error_text(error: str) -> str:
+    """Return the exception of a traceback, with all lines of its message; any other error as it is."""
+    lines = error.strip().splitlines()
+    starts = [at for at, line in enumerate(lines) if line.startswith("Traceback (most recent call last):")]
+    for at in range(starts[-1] + 1 if starts else 0, len(lines)):
+        if lines[at].strip() and not lines[at].startswith(" "):
+            return "\n".join(lines[at:])
+    return error.strip()
+
+
 def html_step(step: Step) -> str:
     """Return a step as an HTML element to unfold: its reasoning, code and output."""
     title = f"step {step.index} · {step.seconds:.1f} s · {step.total_usage.total_tokens:,} tokens"
     if step.error and step.error.strip():
-        title += f" · {step.error.strip().splitlines()[-1]}"
+        title += f" · {error_text(step.error).splitlines()[0]}"
     redactor = Redactor()
     blocks = []
     for text in map(redactor.text, (step.reasoning, step.code, step.output)):

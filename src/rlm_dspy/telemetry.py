@@ -6,6 +6,7 @@ here; OpenInference's stand beside them, for Phoenix. Usage is only on ``chat`` 
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import json
 import logging
@@ -20,7 +21,7 @@ from rlm_dspy import spans
 from rlm_dspy._version import __version__
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.run import Content, Message, Run, Span, Step, SubCall, cut_content
+from rlm_dspy.run import Content, Message, Run, Span, Step, SubCall, cut_content, error_text
 
 logger = logging.getLogger(__name__)
 
@@ -174,11 +175,14 @@ class SpanExporter:
             attributes |= self._content_attributes(span, record)
         made.set_attributes(attributes)
         if span.error:
-            made.set_attribute("error.type", error_class(span.error))
+            kind = error_class(span.error)
+            if span.kind == "cell" and self._content == "none" and not hasattr(builtins, kind):
+                kind = "Error"  # a cell may name a class after what it has read
+            made.set_attribute("error.type", kind)
             if self._content != "none":
                 description = self._shown_text(span.error)
             else:
-                description = error_class(span.error)
+                description = kind
             made.set_status(self._api.Status(self._api.StatusCode.ERROR, description))
         made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
@@ -226,8 +230,8 @@ class SpanExporter:
 
 
 def error_class(error: str | None) -> str:
-    """Return the class that the text of an error begins with, and nothing else of it."""
-    found = re.match(r"[A-Za-z_][\w.]{0,80}(?=:|\Z)", (error or "").strip())
+    """Return the class that the text of an error, or the exception of a traceback, begins with, and nothing else."""
+    found = re.match(r"[A-Za-z_][\w.]{0,80}(?=:|\Z)", error_text(error or ""), re.MULTILINE)
     if found and found.group()[:1].isupper():
         return found.group()
     return "Error"

@@ -310,3 +310,13 @@ def test_without_a_model_each_question_of_a_conversation_is_answered_by_itself(r
     assert "8080" in answers[0]
     assert "7" in answers[1]
     assert "8080" in answers[2]
+
+
+@pytest.mark.parametrize("option", ["--json", "--events"])
+def test_commands_print_nothing_between_lines_for_programs(run: Callable, files: Path, option: str) -> None:
+    talk = say("/files", "/cost", "what is the default port?", "/add more.md", "/trace", "/help", "/save out.md")
+    result = run("chat", "notes", option, stdin=talk)
+    assert result.code == 0
+    assert all(isinstance(json.loads(line), dict) for line in result.out.splitlines())
+    assert "a.md  (1 line)" in result.err
+    assert "1 file added" in result.err

@@ -181,3 +181,27 @@ def test_an_answer_that_a_person_marked_wrong_is_no_example(
         assert [row["run"] for row in rows_of(result)] == [right]
         assert "1 run skipped: a person marked it wrong, and --marked wrong was not given." in result.err
     assert [row["run"] for row in rows_of(run("runs", "export", "--format", "sft", "--marked", "wrong"))] == [wrong]
+
+
+def test_one_question_about_several_contexts_has_the_answer_of_each(
+    run: Callable[..., Result], asked: Callable[..., str], tmp_path: Path
+) -> None:
+    asked("How many?", "81")
+    (row,) = rows_of(run("runs", "export", "--format", "dspy"))
+    answers = tmp_path / "answers.jsonl"
+    other = {"question": "How many?", "answer": "67", "context": {"files": ["other.md"], "sha256": "0" * 64}}
+    own = {"question": "How many?", "answer": "81", "context": row["context"]}
+    answers.write_text("\n".join(map(json.dumps, (own, other))))
+    result = run("runs", "export", "--format", "rl", "--answers", str(answers))
+    assert {row["score"] for row in rows_of(result)} == {1.0}
+    answers.write_text("\n".join(json.dumps({**one, "context": "a text"}) for one in (own, other)))
+    result = run("runs", "export", "--format", "rl", "--answers", str(answers))
+    assert "1 run skipped: its question has several answers, which differ by files" in result.err
+
+
+def test_a_run_over_addresses_or_with_options_that_a_dataset_lacks(
+    run: Callable[..., Result], asked: Callable[..., str]
+) -> None:
+    asked("How many?", "81", "--mode", "rlm", "--encoding", "cp1252")
+    result = run("runs", "export", "--format", "dspy")
+    assert "1 run skipped: it read its files with --encoding, which a dataset does not have." in result.err

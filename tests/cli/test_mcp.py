@@ -29,10 +29,12 @@ from mcp.types import ElicitResult
 from rlm_dspy.cli.mcp import files as files_module
 from rlm_dspy.cli.mcp.command import HOSTS
 from rlm_dspy.cli.mcp.files import FileTools
+from rlm_dspy.cli.mcp.questions import RunningQuestion
 from rlm_dspy.cli.mcp.server import only_here, read_tokens
 from rlm_dspy.cli.options import MCP_HOSTS
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError, RLMError
+from rlm_dspy.run import Run
 from servers.slow_model import slow_program
 from servers.wire import free_port
 
@@ -122,7 +124,7 @@ async def test_an_agent_asks_and_gets_the_answer_with_its_evidence(served: Path,
         done = await client.call_tool("ask", {"question": "What is the code?"}, progress_callback=progress)
         found = done.structured_content
         assert (found["state"], found["answer"], found["steps"]) == ("done", "4711", 2)
-        assert found["evidence"] == [{"quote": "the code is 4711", "path": "notes.md", "line": 3}]
+        assert found["evidence"] == [{"quote": "the code is 4711", "path": "notes.md", "line": 3, "weak": False}]
         assert any("step 1/20" in str(message) for message in seen)
         record = await client.read_resource(f"rlm://runs/{found['run_id']}.json")
         assert json.loads(record.contents[0].text)["outputs"]["answer"] == "4711"
@@ -513,3 +515,43 @@ def test_pages_of_a_text_cover_it(lines: int) -> None:
         seen += page.text.split("\n")
         first = page.next_line
     assert "\n".join(seen) == text
+
+
+def test_a_table_says_which_columns_it_leaves_out() -> None:
+    text = ",".join(f"column_{number}" for number in range(2_000)) + "\n" + ",".join("1" * 2_000) + "\n"
+    tools = FileTools(lambda: Corpus.from_texts({"t.csv": text}))
+    page = tools.table_rows("t.csv", [], {}, 10, 0)
+    assert page.total_columns == 2_000
+    assert page.note == f"{len(page.columns)} of 2,000 columns fit here; name those that you need in `columns`"
+    assert tools.table_rows("t.csv", ["column_1999"], {}, 10, 0).rows == [{"column_1999": "1"}]
+    with pytest.raises(RLMError, match="too many for one result: ask for fewer"):
+        tools.table_rows("t.csv", [f"column_{number}" for number in range(1_500)], {}, 10, 0)
+
+
+def test_a_column_may_begin_late() -> None:
+    rows = [{"id": number} | ({"status": "failed"} if number > 1_200 else {}) for number in range(1_300)]
+    tools = FileTools(lambda: Corpus.from_texts({"t.jsonl": "\n".join(map(json.dumps, rows))}))
+    assert tools.table_rows("t.jsonl", [], {"status": "failed"}, 10, 0).total_rows == 99
+
+
+def test_a_snippet_starts_the_same_server_from_any_folder(run: Callable, served: Path, home: Path) -> None:
+    (home / "list.txt").write_text("docs\nsecret.txt\n")
+    words = ("--files-from", "list.txt", "-q", "--exclude", "docs", "--max-cost=0.5", "--no-ignore")
+    result = run("mcp", *words, "--print-config", "cursor")
+    assert result.code == 0
+    arguments = json.loads(result.out)["mcpServers"]["files"]["args"]
+    options = arguments[arguments.index("mcp") + 1 :]
+    assert options[-2:] == [str(home / "docs"), str(home / "secret.txt")]
+    assert sorted(options[:-2]) == sorted(["--quiet", "--exclude", "docs", "--max-cost", "0.5", "--no-ignore"])
+
+
+def test_a_result_says_what_it_leaves_out_and_which_quotes_are_weak() -> None:
+    found = [{"quote": f"quote {number}", "source": "a.md", "line": 1, "match": "exact"} for number in range(30)]
+    asked = RunningQuestion(owner="ann")
+    quotes = ({**found[0], "weak": True}, *found[1:])
+    asked.run = Run(id=asked.id, status="submitted", evidence=quotes, warnings=("w",) * 14)
+    asked.done.set()
+    result = asked.result()
+    assert (len(result.evidence), result.evidence[0].weak, result.evidence[1].weak) == (10, True, False)
+    left_out = [warning.partition(" in the record")[0] for warning in result.warnings[10:]]
+    assert left_out == ["20 more quotes", "4 more warnings"]

@@ -30,6 +30,7 @@ import rlm_dspy
 from rlm_dspy.cli.mcp.questions import QuestionLog
 from rlm_dspy.cli.mcp.server import http_url
 from rlm_dspy.redact import Redactor
+from rlm_dspy.replay import RUN_ID
 from rlm_dspy.report.run_store import load_run
 from rlm_dspy.spans import listening
 from rlm_dspy.testing import action, scripted
@@ -190,9 +191,13 @@ def test_a_server_that_is_killed_leaves_its_record(wire: Start) -> None:
 def test_two_runs_of_one_question_share_its_record(tmp_path: Path) -> None:
     log = QuestionLog(tmp_path, Redactor({}), "0123456789ab")
     lm, _ = scripted(action("SUBMIT(answer='a')"), action("SUBMIT(answer='b')"))
-    with listening(log), dspy.context(lm=lm):
-        for _ in range(2):
-            rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+    named = RUN_ID.set("0123456789ab")
+    try:
+        with listening(log), dspy.context(lm=lm):
+            for _ in range(2):
+                rlm_dspy.RLM("context, question -> answer")(context="c", question="q")
+    finally:
+        RUN_ID.reset(named)
     run = load_run(tmp_path / "0123456789ab.jsonl").run
     assert (run.id, run.outputs, len(run.steps)) == ("0123456789ab", {"answer": "b"}, 1)
     log.discard()

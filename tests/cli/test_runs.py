@@ -281,6 +281,23 @@ def test_what_is_no_run_is_told_and_passed_by(run: Callable, home_runs: Path) ->
     assert "There are no runs" in run("runs").err
 
 
+def test_a_damaged_mark_is_told_and_its_run_listed(run: Callable, home_runs: Path) -> None:
+    (home_runs / "marks").mkdir(parents=True)
+    (home_runs / "0123456789ab.json").write_text(Run(id="0123456789ab", status="submitted").model_dump_json())
+    (home_runs / "marks" / "0123456789ab.json").write_text("{")
+    result = run("runs", "--json")
+    assert result.code == 0
+    assert [row["mark"] for row in json.loads(result.out)["runs"]] == [None]
+    assert "mark the run again" in result.err
+
+
+def test_a_pipe_is_no_run(run: Callable, home: Path) -> None:
+    os.mkfifo(home / "pipe.json")
+    result = run("trace", str(home / "pipe.json"))
+    assert (result.code, result.out) == (1, "")
+    assert "pipe.json is not a file" in result.err
+
+
 def test_a_run_that_went_away_is_passed_by(tmp_path: Path) -> None:
     (tmp_path / "0123456789ab.json").symlink_to(tmp_path / "gone")
     kept = RunStore(tmp_path)

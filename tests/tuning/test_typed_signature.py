@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Callable
 from enum import Enum
 from typing import Any, Literal
+from uuid import UUID
 
 import dspy
 import pydantic
@@ -143,3 +144,54 @@ def test_a_model_is_told_of_a_limit_that_its_answer_does_not_keep() -> None:
     assert done.answer == 4
     assert "less than or equal to 5" in done.run.steps[0].output
     assert "(less than or equal to: 5)" in str(script.requests[0].system)
+
+
+class Tagged(pydantic.BaseModel):
+    tags: list[str] = pydantic.Field(default_factory=list)
+
+
+class Nested(pydantic.BaseModel):
+    meta: Tagged = Tagged()
+    when: datetime.time | None = None
+
+
+def restored(kind: Any, **limits: Any) -> Any:
+    fields = {"context": (str, dspy.InputField()), "answer": (kind, dspy.OutputField(**limits))}
+    return SerializableSignature.model_validate_json(
+        SerializableSignature.of(dspy.Signature(fields)).model_dump_json()
+    ).signature()
+
+
+def test_the_limits_of_a_field_are_saved_and_named_in_the_prompt() -> None:
+    lm, script = scripted(action("SUBMIT(answer=9)"), action("SUBMIT(answer=4)"))
+    with dspy.context(lm=lm):
+        assert RLM(restored(int, ge=0, le=5))(context="c").answer == 4
+    assert "less than or equal to: 5" in str(script.requests[0].system)
+
+
+def test_defaults_are_values_of_their_types() -> None:
+    value = restored(Nested).output_fields["answer"].annotation()
+    assert (value.meta.tags, value.when) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "value"),
+    [
+        (UUID, '"12345678123456781234567812345678"', UUID("12345678123456781234567812345678")),
+        (datetime.time, '"03:04:05"', datetime.time(3, 4, 5)),
+        (datetime.timedelta, '"PT90S"', datetime.timedelta(seconds=90)),
+    ],
+)
+def test_a_format_is_a_type(kind: Any, text: str, value: Any) -> None:
+    annotation = restored(kind).output_fields["answer"].annotation
+    assert pydantic.TypeAdapter(annotation).validate_json(text) == value
+
+
+def test_a_format_that_cannot_be_checked_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the format 'ipv4'"):
+        SchemaReader({}).type_of({"type": "string", "format": "ipv4"}, "answer")
+
+
+def test_keys_that_a_schema_cannot_say_are_reported(caplog: pytest.LogCaptureFixture) -> None:
+    restored(dict[int, str])
+    assert "those in answer are texts in the saved signature" in caplog.text

@@ -300,7 +300,7 @@ class Chat:
         if name in commands:
             commands[name](rest)
         elif name == "/help":
-            self._terminal.answer(HELP)
+            self._show(HELP)
         else:
             self._terminal.error(f"unknown command {name}; /help lists the commands.")
 
@@ -318,7 +318,7 @@ class Chat:
         self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()
-        self._terminal.answer(f"{counted_noun(len(more), 'file')} added: {self._corpus!r}")
+        self._show(f"{counted_noun(len(more), 'file')} added: {self._corpus!r}")
 
     def _save_conversation(self, rest: str) -> None:
         if not rest.strip():
@@ -339,21 +339,28 @@ class Chat:
             self._terminal.error(f"{path} cannot be written: {error.strerror}")
             return
         many = counted_noun(len(self._conversation.turns), "question")
-        self._terminal.answer(f"{many} saved in {path}")
+        self._show(f"{many} saved in {path}")
 
     def _list_files(self, rest: str) -> None:
         documents = self._corpus.documents
-        self._terminal.answer(
-            "\n".join(f"{document.name}  ({counted_noun(document.lines, 'line')})" for document in documents)
-        )
+        self._show("\n".join(f"{document.name}  ({counted_noun(document.lines, 'line')})" for document in documents))
+
+    def _show(self, text: str) -> None:
+        """Print what a command shows; on stderr, if stdout is for programs."""
+        if self._json or self._shows_events:
+            self._terminal.note(text, always=True)
+        else:
+            self._terminal.answer(text)
 
     def _show_cost(self, rest: str) -> None:
         used = self._spent
         calls, tokens = counted_noun(used.calls, "call"), counted_noun(used.total_tokens, "token")
-        self._terminal.answer(f"{calls}, {tokens}, {render.cost_text(used.cost)}")
+        self._show(f"{calls}, {tokens}, {render.cost_text(used.cost)}")
 
     def _show_trace(self, rest: str) -> None:
         if self._last is None:
             self._terminal.error("no question has been asked yet.")
+        elif self._json or self._shows_events:
+            self._terminal.error(f"/trace is for reading; `rlm-dspy trace {self._last.id} --json` prints the run.")
         else:
             trace.print_tree(self._terminal, self._last)

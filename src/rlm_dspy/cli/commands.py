@@ -128,6 +128,8 @@ def ask(ctx: click.Context, /, question: str | None, paths: tuple[str, ...], **o
         raise click.UsageError(
             f"--mode {options['mode']} and --program cannot be used together: a compiled program explores."
         )
+    if options["events"] and options["dry_run"]:
+        raise click.UsageError("--events and --dry-run cannot be used together: without a run there are no events.")
     if options["mcp"] and options["mode"] in ("direct", "retrieve"):
         raise click.UsageError(f"--mode {options['mode']} and --mcp cannot be used together: only code calls tools.")
     flags, choice = take_options(options, SETTING_FLAGS), take_options(options, FILE_CHOICE)

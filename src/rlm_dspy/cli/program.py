@@ -43,7 +43,7 @@ def show(terminal: Terminal, /, place: str, as_json: bool) -> None:
     terminal.answer(f"signature: {facts['signature'] or 'unknown'}")
     terminal.answer(f"model: {facts['model'] or 'unknown'}")
     terminal.answer(f"SHA-256: {facts['digest']}")
-    terminal.answer(program_folder.instructions_text(facts))
+    terminal.answer(program_folder.instructions_text(facts, state))
 
 
 @program.command(short_help="Check that a program is safe to use and share.")

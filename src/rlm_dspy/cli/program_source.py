@@ -131,7 +131,7 @@ def show_once(path: Path, state: dict[str, Any], home: Path, terminal: Terminal)
     if os.path.exists(seen) or terminal.quiet:
         return
     terminal.note(f"The program {path} is used for the first time. It tells the model:")
-    terminal.note(program_folder.instructions_text(facts))
+    terminal.note(program_folder.instructions_text(facts, state))
     if sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty():
         click.confirm("Use it?", default=True, err=True, abort=True)
     try:

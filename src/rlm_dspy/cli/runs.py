@@ -58,7 +58,9 @@ def _list_runs(terminal: Terminal, number: int, search: str, as_json: bool) -> N
     for path in store.damaged:
         terminal.note(f"warning: {path} is not a readable run; delete it.")
     if as_json:
-        terminal.answer_json({"runs": [{**_run_facts(item), "mark": _mark_text(store, item.run)} for item in kept]})
+        terminal.answer_json(
+            {"runs": [{**_run_facts(item), "mark": _mark_text(store, item.run, terminal)} for item in kept]}
+        )
         return
     if not kept:
         terminal.note(f"No run has {search!r}." if search else f"There are no runs in {store.folder} yet.")
@@ -164,8 +166,14 @@ def _open_store(terminal: Terminal) -> RunStore:
     return RunStore(loaded.settings.home / "runs")
 
 
-def _mark_text(store: RunStore, run: Run) -> str | None:
-    mark = store.mark_of(run.id)
+def _mark_text(store: RunStore, run: Run, terminal: Terminal) -> str | None:
+    from rlm_dspy.errors import RLMError
+
+    try:
+        mark = store.mark_of(run.id)
+    except RLMError as error:
+        terminal.note(f"warning: {error}.")
+        return None
     if mark:
         return mark.mark
     return None

@@ -31,7 +31,7 @@ def write_rows(terminal: Terminal, store: RunStore, out: Path | None, options: d
     export = RunExport(
         form=options["form"],
         metric=find_metric(options["metric"]),
-        answers=expected_answers(data.rows(answers)) if answers else {},
+        answers=expected_answers(data.rows(answers) if answers else ()),
         statuses=frozenset(options["statuses"]),
         model=options["model"],
         marked=options["marked"] or "",

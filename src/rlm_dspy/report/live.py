@@ -18,7 +18,7 @@ from rich.text import Text
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.lms.streams import answer_so_far
 from rlm_dspy.report.render import cost_text, printable_text
-from rlm_dspy.run import Event
+from rlm_dspy.run import Event, error_text
 
 if TYPE_CHECKING:
     from rlm_dspy.batch import Progress as Reached
@@ -136,7 +136,7 @@ def _plan_text(event: Event) -> str:
 
 def _outcome_text(event: Event) -> str:
     if event.error:
-        return cut_cells(event.error.strip().splitlines()[-1], MAX_ERROR_CELLS)
+        return cut_cells(error_text(event.error).splitlines()[0], MAX_ERROR_CELLS)
     lines = [line for line in event.text.splitlines() if line.strip()]
     if event.text.startswith("FINAL: ") or any(line.startswith("FINAL: ") for line in lines[-1:]):
         return "answered"

@@ -161,6 +161,8 @@ def load_run(path: Path) -> StoredRun:
         RLMError: the file cannot be read, or is not a run that this version can read.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise RLMError(f"{path} is not a file")
         if path.suffix == ".jsonl":
             run = read_log(path)
         else:

@@ -22,7 +22,7 @@ import pydantic
 from rlm_dspy.context import Context
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.rlm import prompts
-from rlm_dspy.rlm.images import describe_image
+from rlm_dspy.rlm.images import describe_media, with_media
 from rlm_dspy.rlm.outputs import jsonable_outputs
 from rlm_dspy.rlm.signatures import RESULTS, history_field
 from rlm_dspy.rlm.step_texts import barred_text, clean_for_prompt, clip_middle
@@ -117,8 +117,9 @@ def kept_input(value: Any) -> Any:
         return repr(Context(value))
     if isinstance(value, Context):
         return repr(value)
-    if isinstance(value, dspy.Image):
-        return f"[image: {describe_image(value)}]"
+    value = with_media(value, lambda media, _: f"[{describe_media(media)}]", "")
+    if isinstance(value, str):
+        return value
     if hasattr(value, "sandbox_index"):
         return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {value.digest[:12]})"
     table = tables.plain_data(value)  # whose repr leaves rows out

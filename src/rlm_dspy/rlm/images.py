@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import io
 import os
 import stat
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import dspy
@@ -16,6 +17,7 @@ import dspy
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import UnreadableError
 from rlm_dspy.errors import ConfigurationError
+from rlm_dspy.evidence.locate import fields_of
 from rlm_dspy.metering import metadata
 from rlm_dspy.rlm.step_texts import without_markers
 
@@ -27,6 +29,8 @@ MAX_PIXELS = 50_000_000  # of an image that the host cuts
 MAX_HEAD_BYTES = 1 << 20  # in which the size of a JPEG is looked for
 MAX_NAMED = 10  # files named in a prompt
 MAX_IMAGES = 20  # images of one call
+MAX_MEDIA_DEPTH = 20  # of lists, dicts and records in which images are looked for
+MEDIA = (dspy.Image, dspy.Audio, dspy.File)
 BASE64 = ";base64,"
 
 
@@ -46,22 +50,29 @@ class Images:
     def __init__(self, values: Mapping[str, Any]) -> None:
         self._by_handle: dict[str, dspy.Image] = {}
         self._corpora = [value for value in values.values() if hasattr(value, "path_of") and hasattr(value, "skipped")]
-        self.values = {name: self._replaced_images(name, value) for name, value in values.items()}
+        self.values = {name: with_media(value, self._handle_of, name) for name, value in values.items()}
 
     def __bool__(self) -> bool:
         return bool(self._by_handle)
 
-    def _replaced_images(self, name: str, value: Any) -> Any:
-        if isinstance(value, dspy.Image):
-            number = len(self._by_handle) + 1
-            handle = ImageHandle(f"[image {number}: {describe_image(value)}; look at it with view({name}, question)]")
-            self._by_handle[handle] = value
-            return handle
-        if type(value) in (list, tuple):
-            return type(value)(self._replaced_images(f"{name}[{at}]", item) for at, item in enumerate(value))
-        if type(value) is dict:
-            return {key: self._replaced_images(f"{name}[{key!r}]", item) for key, item in value.items()}
-        return value
+    def _handle_of(self, value: Any, name: str) -> ImageHandle:
+        if not isinstance(value, dspy.Image):
+            return ImageHandle(f"[{describe_media(value)}; no function here can open it]")
+        number = len(self._by_handle) + 1
+        handle = ImageHandle(f"[image {number}: {describe_image(value)}; look at it with view({name}, question)]")
+        self._by_handle[handle] = value
+        return handle
+
+    def check_texts(self, texts: Iterable[Any]) -> None:
+        """Refuse the handle of an image in a text for a model, which would see the handle and make up the rest.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for text in texts:
+            shown = next((handle for handle in self._by_handle if handle in str(text)), None)
+            if shown is not None:
+                raise ValueError(f"a model that is asked in words does not see {shown}: use view(…, question)")
 
     def file_names(self) -> list[str]:
         """Return the images and PDFs of the input corpora, read or not."""
@@ -100,6 +111,8 @@ class Images:
                 data = converter.shared().page_image(data, 1 if page is None else page)
             except UnreadableError as error:
                 raise ValueError(f"{name!r}: {error}") from error
+        elif page is not None:
+            raise ValueError(f"page= is for a PDF; {name!r} is not one")
         kind = _pixel_size(data)[0]
         if kind not in MEDIA_TYPES:
             raise ValueError(f"{name!r} is neither a PNG, JPEG, GIF or WebP image nor a PDF")
@@ -115,6 +128,8 @@ class Images:
             found = self._by_handle.get(handle)
         else:
             found = None
+        if found is not None and page is not None:
+            raise ValueError(f"page= is for the name of a PDF; {str(handle)[:80]!r} is an image")
         if found is None and isinstance(handle, str):
             found = self._file_image(handle, page)
         if found is None:
@@ -129,6 +144,10 @@ class Images:
             ValueError: an input that is to be an image is not one of this run.
         """
         given = dict(inputs)
+        images = (dspy.Image, list[dspy.Image])
+        self.check_texts(
+            inputs[name] for name, field in signature.input_fields.items() if field.annotation not in images
+        )
         for name, field in signature.input_fields.items():
             if field.annotation is dspy.Image:
                 given[name] = self.image_of(inputs[name])
@@ -137,6 +156,51 @@ class Images:
             elif "dspy" in str(field.annotation) and "Image" in str(field.annotation):
                 raise ValueError(f"the input {name!r} must be dspy.Image or list[dspy.Image] to hold an image")
         return given
+
+
+def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth: int = 0) -> Any:
+    """Return a value with its images, audio and files replaced; it is copied as far as it has any.
+
+    Args:
+        value: an input; its lists, dicts, models and dataclasses are searched.
+        replace: makes what stands for an image, audio or file, from it and its place in the input.
+        name: the name of the input.
+        depth: how deep the value lies in the input.
+    """
+    if isinstance(value, MEDIA):
+        return replace(value, name)
+    if depth == MAX_MEDIA_DEPTH:
+        return value
+    if type(value) in (list, tuple):
+        return type(value)(with_media(item, replace, f"{name}[{at}]", depth + 1) for at, item in enumerate(value))
+    if type(value) is dict:
+        return {key: with_media(item, replace, f"{name}[{key!r}]", depth + 1) for key, item in value.items()}
+    fields = None if isinstance(value, (Mapping, dspy.History)) else fields_of(value)
+    if fields is None:
+        return value
+    replaced = {field: with_media(item, replace, f"{name}.{field}", depth + 1) for field, item in fields.items()}
+    if all(replaced[field] is item or replaced[field] == item for field, item in fields.items()):
+        return value
+    if isinstance(value, tuple):
+        return value._replace(**replaced)  # type: ignore[attr-defined]
+    shown = copy.copy(value)
+    for field, item in replaced.items():
+        object.__setattr__(shown, field, item)  # of another type, which a model would refuse
+    return shown
+
+
+def describe_media(value: Any) -> str:
+    """Return a line about an image, audio or file: its kind, its size and a hash, none of its content."""
+    if isinstance(value, dspy.Image):
+        return f"image: {describe_image(value)}"
+    if isinstance(value, dspy.Audio):
+        kind, data = f"audio: {value.audio_format}", value.data
+    else:
+        kind, data = f"file: {value.filename or value.file_id or 'without a name'}", value.file_data or ""
+    if not data:
+        return kind
+    digest = hashlib.sha256(data.encode()).hexdigest()[:12]
+    return f"{kind}, about {len(data) * 3 // 4:,} bytes, sha256 {digest}"
 
 
 def _file_bytes(path: str, name: str) -> bytes:

@@ -17,14 +17,13 @@ from rlm_dspy.rlm import compaction
 from rlm_dspy.rlm.compaction import Turn
 from rlm_dspy.rlm.replies import ParsedReply, explain_cut, parse_code, parse_reply, visible_text
 from rlm_dspy.rlm.step_texts import StepTexts
-from rlm_dspy.run import Status, Step, SubCall, Usage
+from rlm_dspy.run import Status, Step, SubCall, Usage, error_text
 
 MAX_REASKS = 2  # consecutive unreadable replies before the run ends
 MAX_REPEATS = 2  # times a cell may run with the same output before it counts as unreadable
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
 SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
-PYDANTIC_URL = "https://errors.pydantic.dev/"  # in a line under each of pydantic's errors
 # What ends a run but is not a limit that could be raised.
 ENDINGS = {
     "stop": "its caller stopped the run",
@@ -219,9 +218,9 @@ def _no_answer(state: _State, limit: str, problem: str) -> ActionError | BudgetE
     """Return the error of a run that a limit ended, and from which no valid answer could be extracted."""
     ended = f"{ENDINGS.get(limit, f'{limit} ended the run')}{state.call.used_text(limit)}"
     message = f"{ended}, and the answer asked for afterwards is not valid: {problem}"
-    lines = [line for line in (state.steps[-1].error or "").splitlines() if line.strip() and PYDANTIC_URL not in line]
+    lines = [line for line in error_text(state.steps[-1].error or "").splitlines() if line.strip()]
     if lines:
-        message = f"{message}; the last step failed with {lines[-1].strip()}"
+        message = f"{message}; the last step failed with {lines[0].strip()}"
     if limit in SPENT_LIMITS:
         return BudgetExceededError(f"{message}; raise the limit", limit=limit)
     hints = {"max_iters": "raise it, or try another model", "stop": "it was stopped by its caller"}
@@ -446,8 +445,7 @@ def _marked_output(seen: Observation) -> str:
     """Return a cell's output; for a failed cell it begins with "[Error]" and the exception, as in DSPy."""
     if not seen.error or seen.text.startswith("[Error]"):
         return seen.text
-    last = seen.error.strip().splitlines()[-1]
-    return f"[Error] {last}\n{seen.text.rstrip().removesuffix(last)}".rstrip()
+    return f"[Error] {error_text(seen.error)}\n{seen.text.rstrip().removesuffix(error_text(seen.error))}".rstrip()
 
 
 def _held_back(cells: tuple[str, ...], *, printed: bool) -> str:

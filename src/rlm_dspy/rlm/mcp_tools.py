@@ -122,8 +122,9 @@ class McpServer(BaseModel):
         """Return the values that must never reach a model's code, by name."""
         named = {name: value for name, value in self.env.items() if is_secret_name(name)}
         sent = {f"{name}_TOKEN": value.rpartition(" ")[2] for name, value in self.headers.items()}
-        address = {"URL": self.url or ""}  # of which the password is a secret
-        return {**named, **sent, **self._secret_words(), **address}
+        # Of addresses, the password is a secret.
+        addresses = {"URL": self.url or "", **{f"ARGUMENT_{at}": word for at, word in enumerate(self.args)}}
+        return {**named, **sent, **self._secret_words(), **addresses}
 
     def _secret_words(self) -> dict[str, str]:
         """Return the secrets among the arguments and in the query of the address."""
@@ -349,7 +350,12 @@ def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: 
     redactor = server.redactor()
     args, types, descriptions = tool_arguments(redactor.value(tool.input_schema))
 
+    open_ended = _takes_any_argument(tool.input_schema)
+
     def call_server(**arguments: Any) -> Any:
+        unknown = [argument for argument in arguments if argument not in args]
+        if unknown and not open_ended:  # most servers ignore it
+            raise TypeError(f"{name}() has no argument {', '.join(unknown)}; it takes {', '.join(args) or 'none'}")
         done = _answered(
             portal, server, lambda: client.call_tool(tool.name, arguments, read_timeout_seconds=server.timeout)
         )
@@ -360,6 +366,14 @@ def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: 
 
     shown = redactor.text(tool.description or name)[:MAX_DESCRIPTION_CHARS]
     return dspy.Tool(call_server, name=name, desc=shown, args=args, arg_types=types, arg_desc=descriptions)
+
+
+def _takes_any_argument(schema: Any) -> bool:
+    """Return whether a tool says that it takes arguments that it does not list, or lists none in a form of its own."""
+    if not isinstance(schema, Mapping):
+        return True
+    more = schema.get("additionalProperties")
+    return bool(more) or isinstance(more, Mapping) or not isinstance(schema.get("properties"), Mapping)
 
 
 def tool_arguments(schema: Any) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:

@@ -396,7 +396,7 @@ def _rendered_value(value: Any) -> str:
     if hasattr(value, "rlm_preview"):
         return str(value.rlm_preview())
     if hasattr(value, "model_dump_json"):
-        return str(value.model_dump_json())
+        return str(value.model_dump_json(warnings=False))  # the handle of an image stands where its type says Image
     try:
         return json.dumps(value, ensure_ascii=False, default=_stable_form)
     except (TypeError, ValueError, RecursionError):

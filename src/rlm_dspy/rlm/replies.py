@@ -195,8 +195,8 @@ UNFINISHED = "The reply ended inside its thinking: think less, and write the cod
 OTHER_JSON = "The reply is JSON without code: write Python in a ```python block."
 NOT_PYTHON = "The code block is not Python: write Python in a ```python block."
 IMAGINED_ANSWER = (
-    "The answer stands in a plan, or after an output that you wrote yourself: nothing has run. Write the code of the "
-    "next step alone in a ```python block."
+    "The answer stands in a plan, or after an output that you wrote yourself: no code of this reply has run. Write the "
+    "code of the next step alone in a ```python block, or SUBMIT alone if earlier outputs show the answer."
 )
 TWO_SUBMITS = "The reply has several SUBMITs that differ: decide, and send one."
 CUTS = {
@@ -233,6 +233,24 @@ def visible_text(reply: str) -> str | None:
     if split.unfinished:
         return None
     return split.visible
+
+
+def without_first_thinking(reply: str, prompt: str) -> str | None:
+    """Return an answer in words without the thinking before it, None if it ended inside it.
+
+    Elements later in the answer, and those that the prompt names, are text.
+    """
+    if _CHANNEL in reply or _BARE_ANALYSIS.match(reply):
+        return visible_text(reply)
+    text = _EMPTY.sub("", reply)
+    asked = {_letters_of(tag[0]) for tag in islice(_TAG.finditer(prompt), MAX_BLOCKS)}
+    tags = [tag for tag in _TAG.finditer(text) if _letters_of(tag[0]) not in asked and not _is_quoted(text, tag)]
+    if not tags or tags[0][0].lower() == "</details>" or (tags[0]["open"] and text[: tags[0].start()].strip()):
+        return text
+    end = next((tag for tag in tags if tag["close"]), None)
+    if end is None:
+        return None
+    return text[end.end() :]
 
 
 def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:

@@ -226,6 +226,7 @@ def spoken_submit(text: str) -> str | None:
 
 
 CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
+SURE_KEYS = ("code", "python_code")  # the others may also name data, such as the source of an answer
 CALL_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input", "function", "tool_calls")
 REASONING_KEYS = ("reasoning", "thought", "thoughts", "explanation")
 MAX_STARTS = 64  # places in a reply where JSON may begin
@@ -321,12 +322,12 @@ def _code_pieces(value: Any, depth: int = 0) -> list[str]:
         code = value.get(key)
         if isinstance(code, list) and code and all(isinstance(line, str) for line in code):
             code = "\n".join(code)
-        if isinstance(code, str) and code.strip():
+        if isinstance(code, str) and code.strip() and (key in SURE_KEYS or looks_like_code(code)):
             return [code]
     if (call := call_of_json(value)) and (cell := _cell_of_call(*call)):
         return [cell]
     for key in CALL_KEYS:
-        if pieces := _codes_of_call(value.get(key), depth, plain=key.endswith("input")):
+        if pieces := _codes_of_call(value.get(key), depth, plain=key.endswith("_input")):
             return pieces
     return []
 

@@ -199,8 +199,8 @@ class Session:
             found = best_lines(values[self.main], task, most, chars)
             self.found_lines = list(found)
             found += linked_lines(values[self.main], task, found, small_prompts.MAX_LINKED_LINES)
-        first = next(iter(self.signature.output_fields))
-        return small_prompts.render_probe(values, task, self.main, found, first, unchanged)
+        call = small_prompts.final_call(self.signature)
+        return small_prompts.render_probe(values, task, self.main, found, call, unchanged)
 
     @property
     def repl_values(self) -> dict[str, Any]:
@@ -278,7 +278,8 @@ class Session:
         if self.small:
             limit = min(limit, small_prompts.MAX_OUTPUT_CHARS)
             form = "code" if is_plain() else "marked"
-            reminder = clean_for_prompt(small_prompts.reminder_text(task_of(self.values), outputs[0]))
+            call = small_prompts.final_call(self.signature)
+            reminder = clean_for_prompt(small_prompts.reminder_text(task_of(self.values), call))
         # A small model copies the form it is shown, so the form should print something useful.
         name = self._main_text_name()
         example = f"print({name}[:500])" if name else "print(...)"
@@ -462,8 +463,8 @@ class Session:
         has_earlier_turns = self.earlier is not None and bool(self.earlier.exchanges)
         if main is None or not question or not self.has_toolkit or has_earlier_turns:
             return []
-        first = next(iter(self.signature.output_fields))
-        return [small_prompts.worked_demo(self.values[main], question, main=main, first=first, found=self.found_lines)]
+        value, found = self.values[main], self.found_lines
+        return [small_prompts.worked_demo(value, question, main=main, signature=self.signature, found=found)]
 
     def _task_text(self) -> str:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""
@@ -637,8 +638,9 @@ class Session:
         run = Run(**{**dict(self._header()), **facts})
         self.recorder.end(self.span, run, error=failure)
         if not self.ledger.depth:
-            spans, warnings = self.recorder.spans, (*run.warnings, *self.recorder.problems)
+            spans = self.recorder.spans
             kept = shortened(run, self.recorder.content)
+            warnings = (*kept.warnings, *self.recorder.problems)
             run = kept.model_copy(update={"spans": spans, "warnings": warnings})
         self.run = run
         self.emit("final", run.status)

@@ -11,10 +11,11 @@ import csv
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import dspy
 
+from rlm_dspy.evidence import Evidence
 from rlm_dspy.rlm import prompts, worked_examples
 from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.step_texts import barred_text, clean_for_prompt, framed_output
@@ -48,11 +49,11 @@ LLM_QUERY = """- `llm_query(text + question) -> str` asks a helper, which sees o
 
 CORPUS = """- `{main}["name"]` is the text of one file, and `{main}.items()` gives the name and the text of each, `{main}.rows("name.csv")` the rows of a table as dicts; `{main}` itself is no string."""
 
-CLOSING = """When the answer stands in what was printed, reply with SUBMIT({first}="...") alone."""
+CLOSING = """When the answer stands in what was printed, reply with {call} alone."""
 
 FOUND = """Lines of `{main}` with words of the question:"""
 
-FOUND_ADVICE = """If they hold the answer, reply with SUBMIT({first}="...") alone. To count, add up or compare, write code over all of `{main}`."""
+FOUND_ADVICE = """If they hold the answer, reply with {call} alone. To count, add up or compare, write code over all of `{main}`."""
 
 SOME_FOUND_ADVICE = """There may be more: write code over all of `{main}` that finds, counts or compares."""
 
@@ -61,7 +62,7 @@ MADE_UP = """{quoted} is in no output and no input. Find or compute it in code, 
 NOTHING = """{quoted} is nothing. See whether your code looks for it as the data has it: print a few lines or rows, then try again. If it is right, SUBMIT it again."""
 
 REMINDER = """Question again: {task}
-If the answer is above, SUBMIT({first}="...") alone; else look in another way."""
+If the answer is above, {call} alone; else look in another way."""
 
 
 ABOUT_OUTPUTS = "About the outputs: {task}"
@@ -105,18 +106,43 @@ def protocol_text(
     text = prompts.filled_protocol(PROTOCOL, signature, functions, about, quotes, interpreter.strip())
     if not toolkit or main is None:
         return text
-    first = next(iter(signature.output_fields))
-    return f"{text}\n{CLOSING.format(first=first)}"
+    return f"{text}\n{CLOSING.format(call=final_call(signature))}"
 
 
-def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequence[str] = ()) -> dict[str, Any]:
+def final_call(signature: type[Any]) -> str:
+    """Return the SUBMIT of all outputs that must be given, in the form of their types."""
+    given = []
+    for name, annotation in _needed_outputs(signature).items():
+        if _is_text(annotation):
+            given.append(f'{name}="..."')
+        elif get_origin(annotation) is list:
+            given.append(f"{name}=[...]")
+        else:
+            given.append(f"{name}=...")
+    return f"SUBMIT({', '.join(given)})"
+
+
+def _needed_outputs(signature: type[Any]) -> dict[str, Any]:
+    fields = signature.output_fields
+    needed = {name: field.annotation for name, field in fields.items() if field.is_required()}
+    without_evidence = {name: kind for name, kind in needed.items() if kind != list[Evidence]}
+    return without_evidence or {name: field.annotation for name, field in fields.items()}
+
+
+def _is_text(annotation: Any) -> bool:
+    return str in (annotation, *get_args(annotation)) and get_origin(annotation) not in (list, dict, tuple, set)
+
+
+def worked_demo(
+    value: Any, question: str, *, main: str, signature: type[Any], found: Sequence[str] = ()
+) -> dict[str, Any]:
     """Return the worked example for a question as a demo of one or two turns.
 
     Args:
         value: the main context: a text or a corpus.
         question: what is asked about it.
         main: its name.
-        first: the name of the first output.
+        signature: the signature of the run; where the example's answer does not fit its outputs, it only prints.
         found: lines of it with words of the question, best first.
     """
     kind, text, rows = _data_expressions(value, main, found)
@@ -128,13 +154,28 @@ def worked_demo(value: Any, question: str, *, main: str, first: str, found: Sequ
         name = main
     else:
         name = text
+    needed = _needed_outputs(signature)
+    first = next(iter(needed))
     code = example.code.format(main=name, rows=rows, first=first)
-    turn = {"observation": "\n".join(shown), "reasoning": "", "code": code}
-    if not example.output:
+    turn = {"observation": "\n".join(shown), "reasoning": "", "code": _fitting_code(code, needed)}
+    if not example.output or len(needed) > 1 or not _is_text(needed[first]):
         return turn
-    output = f"{framed_output(example.output)}\n{reminder_text(example.question, first)}"
+    output = f"{framed_output(example.output)}\n{reminder_text(example.question, final_call(signature))}"
     history = dspy.History(messages=[turn])
     return {"history": history, "observation": output, "reasoning": "", "code": f'SUBMIT({first}="{example.answer}")'}
+
+
+def _fitting_code(code: str, outputs: Mapping[str, Any]) -> str:
+    """Return an example whose SUBMIT has the type of the only output, or none if it cannot."""
+    kind = next(iter(outputs.values()))
+    if len(outputs) == 1 and _is_text(kind):
+        return code
+    lines, submit = [line for line in code.splitlines() if "SUBMIT(" not in line], code.splitlines()[-1]
+    if len(outputs) == 1 and kind in (int, float) and (number := re.fullmatch(r"(SUBMIT\(\w+=)str\((.*)\)\)", submit)):
+        lines.append(f"{number[1]}{number[2]})")
+    elif len(outputs) == 1 and get_origin(kind) is list and '", ".join(numbers)' in submit:
+        lines.append(submit.replace('", ".join(numbers)', "numbers"))
+    return "\n".join(lines)
 
 
 def _data_expressions(value: Any, main: str, lines: Sequence[str]) -> tuple[worked_examples.Kind, str, str]:
@@ -215,7 +256,7 @@ def render_probe(
     task: str,
     main: str | None,
     lines: Sequence[str],
-    first: str,
+    call: str,
     unchanged: Collection[str] = (),
 ) -> str:
     """Render the first observation: the question, the inputs, and the lines found by the host's search."""
@@ -234,12 +275,12 @@ def render_probe(
         shown.append(FOUND.format(main=main))
         shown.append("\n".join(barred_text(line) for line in lines))
         advice = SOME_FOUND_ADVICE if asks_about_all(task) else FOUND_ADVICE
-        shown.append(advice.format(main=main, first=first))
+        shown.append(advice.format(main=main, call=call))
     return "\n".join(shown)
 
 
-def reminder_text(task: str, first: str) -> str:
-    """Repeat the question, for models that lose track of it; a long one is not repeated."""
+def reminder_text(task: str, call: str) -> str:
+    """Repeat the question and the final call, for models that lose track of it; a long one is not repeated."""
     if task and len(task) <= MAX_REMINDER_CHARS:
-        return REMINDER.format(task=task, first=first)
+        return REMINDER.format(task=task, call=call)
     return ""

@@ -35,7 +35,7 @@ from rlm_dspy.rlm.images import (
     holds_image,
     without_parts,
 )
-from rlm_dspy.rlm.replies import explain_cut, visible_text
+from rlm_dspy.rlm.replies import explain_cut, visible_text, without_first_thinking
 from rlm_dspy.rlm.reply_outputs import without_end_marker
 from rlm_dspy.rlm.signatures import parse_untrusted_signature
 from rlm_dspy.rlm.step_texts import without_markers
@@ -269,8 +269,12 @@ class SubCalls:
 
     def llm_query(self, prompt: str) -> str:
         """Ask the sub-model one prompt; it sees nothing else."""
-        answer: str = result_or_raise(self.plain(sendable_prompt(prompt)))
+        answer: str = result_or_raise(self._ask_plainly(prompt))
         return answer
+
+    def _ask_plainly(self, prompt: Any) -> str | CallError:
+        self._images.check_texts([prompt])
+        return self.plain(sendable_prompt(prompt))
 
     def llm_query_batched(self, prompts: list[str]) -> list[str]:
         """Ask many prompts at once; answers keep the order, and a failed one begins with "[ERROR]"."""
@@ -280,9 +284,7 @@ class SubCalls:
         """Ask many prompts at once; answers keep the order."""
         if isinstance(prompts, str) or not isinstance(prompts, (list, tuple)):
             raise TypeError("llm_query_batched takes a list of prompts")
-        return self.batch(
-            lambda prompt: result_or_error(lambda text: self.plain(sendable_prompt(text)), prompt), prompts
-        )
+        return self.batch(lambda prompt: result_or_error(self._ask_plainly, prompt), prompts)
 
     def predict(
         self, signature: str, types: dict[str, Any], items: list[dict[str, Any]], instruction: str | None = None
@@ -321,9 +323,10 @@ class SubCalls:
         check_vision(str(self.lm.model))
         asked = {"question": sendable_prompt(question)}
         if len(found) == 1:
-            result = result_or_raise(self.typed(SEE_ONE, {"image": found[0], **asked}))
+            answer = self.typed(SEE_ONE, {"image": found[0], **asked}, reads_prose=True)
         else:
-            result = result_or_raise(self.typed(SEE_ALL, {"images": found, **asked}))
+            answer = self.typed(SEE_ALL, {"images": found, **asked}, reads_prose=True)
+        result = result_or_raise(answer)
         return str(result.values["answer"])
 
     def typed_each(self, signature: type[dspy.Signature], items: Sequence[dict[str, Any]]) -> list[Outputs | CallError]:
@@ -377,8 +380,13 @@ class SubCalls:
         )
         return result
 
-    def typed(self, signature: type[dspy.Signature], inputs: dict[str, Any]) -> Outputs | CallError:
-        """Make one typed call through ``dspy.Predict``, so that optimizers see it."""
+    def typed(
+        self, signature: type[dspy.Signature], inputs: dict[str, Any], *, reads_prose: bool = False
+    ) -> Outputs | CallError:
+        """Make one typed call through ``dspy.Predict``, so that optimizers see it.
+
+        With ``reads_prose``, a reply in plain words is the value of the only output.
+        """
         predictor = dspy.Predict(signature)
         prepared = dict(inputs)
         for name, value in inputs.items():
@@ -392,11 +400,29 @@ class SubCalls:
         def outputs(predicted: Any) -> Outputs:
             return Outputs({name: predicted.get(name) for name in signature.output_fields})
 
+        def in_prose(error: AdapterParseError) -> Outputs:
+            text = (visible_text(str(error.lm_response)) or "").strip()
+            if not reads_prose or not text or "[[ ##" in text or text.startswith("{"):
+                raise error
+            return Outputs({name: text for name in signature.output_fields})
+
+        def ask() -> Outputs:
+            try:
+                return outputs(predictor(**prepared))
+            except AdapterParseError as error:
+                return in_prose(error)
+
+        async def aask() -> Outputs:
+            try:
+                return outputs(await predictor.acall(**prepared))
+            except AdapterParseError as error:
+                return in_prose(error)
+
         result: Outputs | CallError = self.make_charged_call(
             "typed",
             "\n".join(f"{name}: {shown_input(value)}" for name, value in inputs.items()),
-            lambda: outputs(predictor(**prepared)),
-            lambda: _await_and_read(predictor.acall(**prepared), outputs),
+            ask,
+            aask,
             shown=lambda found: str(found.values),
             adapter=plain_adapter(images=has_images),
         )
@@ -429,7 +455,7 @@ class SubCalls:
             callbacks = [*dspy.settings.callbacks, meter]
             settings = {"send_stream": None, "adapter": adapter or plain_adapter(), "callbacks": callbacks}
             with self.ledger.slots, dspy.context(**settings):
-                result = self._visible_reply(deadlines.call(deadline, self.lm, direct, awaitable), meter)
+                result = self._visible_reply(deadlines.call(deadline, self.lm, direct, awaitable), meter, prompt)
         except (DSPyLMError, AdapterParseError) as failure:
             result = self._without_sample(failure, kind)
         except deadlines.Interrupted as over:
@@ -457,10 +483,10 @@ class SubCalls:
             return text.strip()
         return CallError(error="The provider could not read the model's reply.", kind=AdapterParseError.__name__)
 
-    def _visible_reply(self, result: Any, meter: Meter) -> Any:
+    def _visible_reply(self, result: Any, meter: Meter, prompt: str) -> Any:
         """Return a reply without its thinking; note a reply that was cut off; an empty one is an error."""
         finish = meter.finish
-        text = visible_text(result) if isinstance(result, str) else result
+        text = without_first_thinking(result, prompt) if isinstance(result, str) else result
         if isinstance(text, str):
             text = without_end_marker(text)
         if isinstance(result, str) and not (text and text.strip()):

@@ -117,12 +117,19 @@ def context(given: Any, folder: Path) -> Any:
         leave = _text_tuple("exclude of a context", given.get("exclude", ()))
         key = (str(folder), names, leave)
         if key not in _cached:
-            _cached[key] = corpus.read([os.path.normpath(folder / name) for name in names], exclude=leave)
+            _cached[key] = corpus.read([_place_of(name, folder) for name in names], exclude=leave)
         wanted = given.get("sha256")
         if wanted and _cached[key].texts_digest != wanted:
             raise CorpusError(f"the files have changed since the answer was given: {', '.join(names)}")
         return _cached[key]
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
+
+
+def _place_of(name: str, folder: Path) -> str:
+    """Return the path of a file named in a dataset, or its address."""
+    if "://" in name:
+        return name
+    return os.path.normpath(folder / name)
 
 
 def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", model: str = "") -> list[dspy.Example]:
@@ -156,6 +163,8 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
     _cached.clear()
     run_export.note_skipped(export, logger.warning)
     if not examples:
+        if reasons := "; ".join(f"{reason} ({count})" for reason, count in export.skipped.most_common(3)):
+            raise CorpusError(f"no run in {place} that is marked {mark} can be used: {reasons}")
         raise CorpusError(f"no run in {place} is marked {mark}: use `rlm-dspy runs mark RUN {mark}`")
     return examples
 

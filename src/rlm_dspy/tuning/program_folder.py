@@ -21,6 +21,7 @@ from rlm_dspy.tuning.report.figure_tables import dollar_text, gain_text, interva
 from rlm_dspy.tuning.report.outcome import failure_lines
 
 PROGRAM, CARD = "program.json", "card.md"
+MAX_SHOWN_CHARS = 2_000  # characters of a value of a demo that is shown
 PICKLES = (".pkl", ".pickle", ".pt", ".bin", ".joblib")
 PREDICTOR_KEYS = frozenset({"traces", "train", "demos", "signature", "lm"})
 SIGNATURE_KEYS = frozenset({"instructions", "fields"})
@@ -122,13 +123,22 @@ def _model_instructions(signature: str, parts: Mapping[str, Any]) -> dict[str, s
     return instructions
 
 
-def instructions_text(facts: Mapping[str, Any]) -> str:
-    """Return the instructions of a program as they are shown before its first use."""
-    parts = [
-        f"--- {name} ({counted_noun(facts['demos'][name], 'demo')})\n{text}"
-        for name, text in facts["instructions"].items()
-    ]
-    return "\n".join(parts)
+def instructions_text(facts: Mapping[str, Any], state: Mapping[str, Any]) -> str:
+    """Return the instructions and the demos of a program as they are shown before its first use."""
+    lines: list[str] = []
+    for name, text in facts["instructions"].items():
+        lines += [f"--- {name} ({counted_noun(facts['demos'][name], 'demo')})", text]
+        for number, demo in enumerate(state[name].get("demos") or (), 1):
+            lines.append(f"--- {name}, demo {number}")
+            lines += [f"{field}: {_shown_value(value)}" for field, value in dict(demo).items()]
+    return "\n".join(lines)
+
+
+def _shown_value(value: Any) -> str:
+    text = str(value)
+    if len(text) > MAX_SHOWN_CHARS:
+        return f"{text[:MAX_SHOWN_CHARS]}… ({len(text):,} characters)"
+    return text
 
 
 def card_text(outcome: Mapping[str, Any], *, task: str, signature: str, data_digest: str) -> str:

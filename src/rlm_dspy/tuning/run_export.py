@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,11 +25,39 @@ from rlm_dspy.tuning.metrics import Metric, exact
 
 ExportFormat = Literal["sft", "rl", "dspy"]
 ROLES = ("system", "user", "assistant")
-OPTIONS_OF_DATASETS = {"include": [], "hidden": False, "no_ignore": False, "url": False, "include_secrets": False}
+OPTIONS_OF_DATASETS = frozenset({"exclude"})  # of those that choose files
 
 
 class SkippedRunError(RLMError):
     """A run cannot become a row; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class ExpectedAnswer:
+    """The right answer to a question about a context; ``sha256`` is that of the context's files, None if not known."""
+
+    value: Any
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class ExpectedAnswers:
+    """The right answers by question; one question may be asked about several contexts."""
+
+    by_question: Mapping[str, Sequence[ExpectedAnswer]]
+
+    def answer_of(self, run: Run) -> ExpectedAnswer | None:
+        """Return the answer for a run, None if its question has none.
+
+        Raises:
+            SkippedRunError: its question has several that differ, and none names the files of the run.
+        """
+        answers = self.by_question.get(question_of(run), ())
+        own = [answer for answer in answers if answer.sha256 and answer.sha256 == context_facts(run)["sha256"]]
+        fitting = own or answers
+        if any(answer.value != fitting[0].value for answer in fitting):
+            raise SkippedRunError("its question has several answers, which differ by files: add their sha256")
+        return fitting[0] if fitting else None
 
 
 @dataclass
@@ -39,7 +67,7 @@ class RunExport:
     Args:
         form: "sft" for a chat a run, "rl" for a row a step, "dspy" for a row of a dataset.
         metric: scores a run's answer against the expected one.
-        answers: the expected answers by question; a run without one is judged by its mark.
+        answers: the expected answers; a run without one is judged by its mark.
         statuses: only runs that ended so: "submitted", "extracted", "stopped".
         model: only runs of this model; "" for any.
         marked: only runs that a person marked "right" or "wrong"; "" for any.
@@ -48,7 +76,7 @@ class RunExport:
 
     form: ExportFormat
     metric: Metric = exact
-    answers: Mapping[str, Any] = field(default_factory=dict)
+    answers: ExpectedAnswers = field(default_factory=lambda: ExpectedAnswers({}))
     statuses: frozenset[str] = frozenset({"submitted"})
     model: str = ""
     marked: str = ""
@@ -58,7 +86,11 @@ class RunExport:
     def rows(self, store: RunStore) -> Iterator[dict[str, Any]]:
         """Yield the rows of a folder of runs, oldest first."""
         for stored in reversed(list(store.runs())):
-            mark = store.mark_of(stored.run.id)
+            try:
+                mark = store.mark_of(stored.run.id)
+            except RLMError:
+                self.skipped["its mark is damaged; mark it again"] += 1
+                continue
             if not self._is_chosen(stored.run, mark):
                 continue
             try:
@@ -92,7 +124,8 @@ class RunExport:
             facts["mark"] = mark.mark
         if self.form == "dspy":
             row = dataset_row(run, facts)
-            return [row | {"answer": self.answers[row["question"]]} if row["question"] in self.answers else row]
+            expected = self.answers.answer_of(run)
+            return [row if expected is None else row | {"answer": expected.value}]
         if self.form == "sft":
             return [{"messages": chat_messages(run), **facts}]
         if score is None:
@@ -101,9 +134,8 @@ class RunExport:
 
     def score_of(self, run: Run, mark: Mark | None) -> float | None:
         """Return the score of a run: by its expected answer, else by its mark, else None."""
-        question = question_of(run)
-        if question in self.answers:
-            example = dspy.Example(question=question, **{self.metric.field: self.answers[question]})
+        if expected := self.answers.answer_of(run):
+            example = dspy.Example(question=question_of(run), **{self.metric.field: expected.value})
             return self.metric.score(example.with_inputs("question"), dspy.Prediction(**run.outputs))
         if mark is not None:
             return float(mark.mark == "right")
@@ -151,15 +183,17 @@ def dataset_row(run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
     if "-" in asked["paths"]:
         raise SkippedRunError("it read stdin, which cannot be read again")
     choice = asked["choice"]
-    if any(choice.get(name) not in (None, unset, ()) for name, unset in OPTIONS_OF_DATASETS.items()):
-        raise SkippedRunError("it read its files with options that a dataset does not have")
+    others = [name for name, value in choice.items() if value and name not in OPTIONS_OF_DATASETS]
+    if others:
+        named = ", ".join(f"--{name.replace('_', '-')}" for name in others)
+        raise SkippedRunError(f"it read its files with {named}, which a dataset does not have")
     if not question_of(run) or not run.outputs:
         raise SkippedRunError("it has no question or no answer")
     outputs = {name: value for name, value in run.outputs.items() if name != "evidence"}
     answer = outputs.pop("answer", None)
     if answer is None:
         answer = next(iter(outputs.values())) if len(outputs) == 1 else outputs
-    files = [os.path.join(asked["folder"], path) for path in asked["paths"]]
+    files = [path if "://" in path else os.path.join(asked["folder"], path) for path in asked["paths"]]
     context = {"files": files, "exclude": list(choice.get("exclude") or ()), **context_facts(run)}
     row = {"id": run.id, "question": question_of(run), "answer": answer, "context": context}
     return {**{name: value for name, value in facts.items() if name != "context"}, **outputs, **row}
@@ -198,18 +232,20 @@ def _checked_message(message: Message) -> dict[str, str]:
     return {"role": message.role, "content": message.content}
 
 
-def expected_answers(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> dict[str, Any]:
-    """Return the answers of a dataset's rows by question.
+def expected_answers(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> ExpectedAnswers:
+    """Return the answers of a dataset's rows.
 
     Raises:
         RLMError: a row has no question or no answer.
     """
-    found: dict[str, Any] = {}
+    found: dict[str, list[ExpectedAnswer]] = {}
     for number, row in rows:
         if not isinstance(row.get("question"), str) or "answer" not in row:
             raise RLMError(f"row {number} of the answers has no question or no answer")
-        found[row["question"]] = row["answer"]
-    return found
+        context = row.get("context")
+        sha256 = context.get("sha256") if isinstance(context, Mapping) else None
+        found.setdefault(row["question"], []).append(ExpectedAnswer(row["answer"], sha256))
+    return ExpectedAnswers(found)
 
 
 Say = Callable[[str], None]

@@ -7,10 +7,13 @@ descriptions. Only data is read: no class is imported by its name, and validator
 from __future__ import annotations
 
 import datetime
+import logging
 from collections.abc import Mapping
 from functools import reduce
 from operator import or_
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+from uuid import UUID
 
 import dspy
 import pydantic
@@ -21,6 +24,8 @@ from rlm_dspy.context import Context
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.evidence import Evidence
+
+logger = logging.getLogger(__name__)
 
 # Types that a schema cannot say, by the name that stands for them.
 NAMED_TYPES: dict[str, Any] = {
@@ -65,11 +70,22 @@ UNREADABLE = frozenset(
         "unevaluatedItems",
     }
 )
-FORMATS: dict[str, Any] = {"date": datetime.date, "date-time": datetime.datetime}
+FORMATS: dict[str, Any] = {
+    "binary": bytes,
+    "date": datetime.date,
+    "date-time": datetime.datetime,
+    "duration": datetime.timedelta,
+    "path": Path,
+    "time": datetime.time,
+    "uri": pydantic.AnyUrl,
+    "uuid": UUID,
+}
+# What a field has that is left out and has no default in its schema, because it is made anew each time.
+EMPTY_VALUES: dict[str, Any] = {"array": list, "object": dict}
 
 
 class FieldSchema(BaseModel):
-    """A field of a signature; ``named`` is one of ``NAMED_TYPES``, else ``json_schema`` is its type."""
+    """A field of a signature; ``named`` is one of ``NAMED_TYPES``, else ``json_schema`` is its type with its limits."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -91,6 +107,11 @@ class FieldSchema(BaseModel):
             return NAMED_TYPES[self.named]
         whole = self.json_schema or {}
         return SchemaReader(whole).type_of(whole, self.name)
+
+    @property
+    def limits(self) -> dict[str, Any]:
+        """The limits of the field's own values, by pydantic's names, which a prompt names."""
+        return limits_of(self.json_schema or {})
 
 
 class SerializableSignature(BaseModel):
@@ -128,7 +149,8 @@ class SerializableSignature(BaseModel):
         for described in self.inputs:
             fields[described.name] = (described.annotation, dspy.InputField(desc=described.description))
         for described in self.outputs:
-            fields[described.name] = (described.annotation, dspy.OutputField(desc=described.description))
+            limited = dspy.OutputField(desc=described.description, **described.limits)
+            fields[described.name] = (described.annotation, limited)
         restored: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
         return restored
 
@@ -139,11 +161,29 @@ def _field_schema(name: str, field: Any) -> FieldSchema:
         if field.annotation == kind:
             return FieldSchema(name=name, description=description, named=named)
     try:
-        schema = pydantic.TypeAdapter(field.annotation).json_schema()
+        whole: Any = field.annotation
+        if field.metadata:
+            whole = Annotated[(whole, *field.metadata)]
+        schema = pydantic.TypeAdapter(whole).json_schema()
     except pydantic.PydanticUserError as error:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(f"the type of the field {name} has no JSON schema: {reason}") from error
+    if _has_odd_keys(field.annotation):
+        logger.warning("a JSON schema has no keys but texts: those in %s are texts in the saved signature", name)
     return FieldSchema(name=name, description=description, json_schema=schema)
+
+
+def _has_odd_keys(kind: Any) -> bool:
+    """Return whether a type has dicts whose keys are not texts, as far as its type arguments say."""
+    parts = get_args(kind)
+    if get_origin(kind) is dict and parts[0] not in (str, Any) and get_origin(parts[0]) is not Literal:
+        return True
+    return any(_has_odd_keys(part) for part in parts)
+
+
+def limits_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the limits that a schema sets, by pydantic's names."""
+    return {CONSTRAINTS[key]: schema[key] for key in CONSTRAINTS if key in schema}
 
 
 class SchemaReader:
@@ -164,7 +204,7 @@ class SchemaReader:
             raise ConfigurationError(f"the schema of {name} is nested too deeply")
         if unreadable := sorted(UNREADABLE & schema.keys()):
             raise ConfigurationError(f"the schema of {name} uses {', '.join(unreadable)}, which cannot be checked here")
-        limits = {CONSTRAINTS[key]: schema[key] for key in CONSTRAINTS if key in schema}
+        limits = limits_of(schema)
         kind = self._unlimited_type(schema, name, depth)
         if not limits or "$ref" in schema or "anyOf" in schema:
             return kind
@@ -196,7 +236,14 @@ class SchemaReader:
             return Any
         if kind not in PLAIN_TYPES:
             raise ConfigurationError(f"the schema of {name} has the type {kind!r}, which cannot be read back")
-        return FORMATS.get(str(schema.get("format")), PLAIN_TYPES[str(kind)])
+        written = schema.get("format")
+        if kind == "string" and written is not None:
+            if written not in FORMATS:
+                raise ConfigurationError(
+                    f"the schema of {name} has the format {written!r}, which cannot be checked here"
+                )
+            return FORMATS[written]
+        return PLAIN_TYPES[str(kind)]
 
     def _shared_type(self, reference: str, depth: int) -> Any:
         name = reference.removeprefix("#/$defs/")
@@ -231,9 +278,16 @@ class SchemaReader:
         required = set(schema.get("required") or ())
         fields: dict[str, Any] = {}
         for key, part in properties.items():
-            default = ... if key in required else part.get("default")
             kind = self.type_of(part, key, depth + 1)
-            fields[key] = (kind, Field(default, description=part.get("description")))
+            facts = {"description": part.get("description"), "validate_default": True}
+            if key in required:
+                fields[key] = (kind, Field(**facts))
+            elif "default" in part:
+                fields[key] = (kind, Field(part["default"], **facts))
+            elif part.get("type") in EMPTY_VALUES:
+                fields[key] = (kind, Field(default_factory=EMPTY_VALUES[part["type"]], **facts))
+            else:
+                fields[key] = (kind | None, Field(None, **facts))
         title = str(schema.get("title") or name)
         if schema.get("additionalProperties") is False:
             config = ConfigDict(extra="forbid")

@@ -19,6 +19,7 @@ from typing import Any, Literal, NoReturn
 import click
 
 from rlm_dspy.cli import exit_codes, input_paths, logs, settings
+from rlm_dspy.cli.options import longest_spelling
 from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import ConfigurationError
@@ -28,6 +29,7 @@ TOKENS_VARIABLE = "RLM_DSPY_MCP_TOKENS"
 STOP_SECONDS = 5.0  # seconds that the end of the server waits for best answers
 START_SECONDS = 20  # what a slow disk may need for the first start
 CALL_SECONDS = 600
+OPTIONS_OF_PRINTING = ("print_config", "files_from", "null")  # the paths that a file lists are written out
 
 
 def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
@@ -37,21 +39,32 @@ def print_config(host: str, paths: tuple[str, ...], terminal: Terminal) -> int:
         ConfigurationError: a path does not exist.
     """
     check_existence(paths)
-    arguments = list(terminal.arguments)
-    if "mcp" in arguments:
-        arguments = arguments[arguments.index("mcp") + 1 :]
+    ctx = click.get_current_context()
+    written = list(terminal.arguments)
+    if ctx.info_name in written:
+        options = list(_written_options(ctx, written[written.index(str(ctx.info_name)) + 1 :]))
     else:
-        arguments = list(paths)
-    for place, argument in enumerate(arguments):
-        if argument == "--print-config":
-            arguments[place : place + 2] = ["", ""]
-    kept = [one for one in arguments if one and not one.startswith("--print-config=")]
-    for place, argument in enumerate(kept):
-        if argument in paths and "://" not in argument:
-            kept[place] = os.path.abspath(argument)
-    terminal.answer(config_snippet(host, kept))
+        options = []
+    places = [path if "://" in path else os.path.abspath(path) for path in paths]
+    terminal.answer(config_snippet(host, [*options, *places]))
     terminal.note(f"Put this into {HOSTS[host][0]}.")
     return exit_codes.ANSWERED
+
+
+def _written_options(ctx: click.Context, words: Sequence[str]) -> Iterator[str]:
+    """Yield the options of a command line as they were written, without those that name or list its paths."""
+    given, _, _ = ctx.command.make_parser(ctx).parse_args(list(words))
+    for param in ctx.command.params:
+        if not isinstance(param, click.Option) or param.name not in given or param.name in OPTIONS_OF_PRINTING:
+            continue
+        value = given[param.name]
+        if param.count:
+            yield from [longest_spelling(param)] * int(value)
+        elif param.is_flag:
+            yield max(param.opts if value else param.secondary_opts, key=len)
+        else:
+            for one in value if isinstance(value, list) else [value]:
+                yield from (longest_spelling(param), str(one))
 
 
 def serve_files(

@@ -90,9 +90,11 @@ class Table(BaseModel):
 
     path: str
     columns: list[str]
+    total_columns: int
     rows: list[dict[str, str]]
     total_rows: int = Field(description="rows that match, of which `rows` may be a part")
     next_offset: int | None = Field(default=None, description="where to go on, if there are more")
+    note: str = ""
 
 
 class FileTools:
@@ -188,12 +190,17 @@ class FileTools:
         """Return rows of a table: those whose columns have the texts of ``where``."""
         document = self.document(path)
         every = rows_of(document)
-        names = list(dict.fromkeys(name for row in every[:1000] for name in row))
+        names = list(dict.fromkeys(name for row in every for name in row))
         if unknown := [name for name in (*columns, *where) if name not in names]:
             raise RLMError(f"{document.name} has no column {unknown[0][:200]!r}{spelling_hint(unknown[0], names)}")
         matching = [row for row in every if _has_texts(row, where)]
         shown = fitting_names(names)
         kept = fitting_names(list(dict.fromkeys(columns)) or names)
+        if left_out := [name for name in dict.fromkeys(columns) if name not in kept]:
+            raise RLMError(f"{counted_noun(len(left_out), 'of these column')} too many for one result: ask for fewer")
+        note = ""
+        if len(shown) < len(names):
+            note = f"{len(shown)} of {len(names):,} columns fit here; name those that you need in `columns`"
         rows: list[dict[str, str]] = []
         room = MAX_CHARS - MAX_CHARS // 5
         most = max(MIN_CELL_CHARS, min(MAX_CELL_CHARS, room // (4 * max(1, len(kept)))))
@@ -208,7 +215,9 @@ class FileTools:
             path=document.name,
             columns=shown,
             rows=rows,
+            total_columns=len(names),
             total_rows=len(matching),
+            note=note,
             next_offset=end if end < len(matching) and rows else None,
         )
 

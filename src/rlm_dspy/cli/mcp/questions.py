@@ -17,12 +17,14 @@ from pydantic import BaseModel, Field
 
 from rlm_dspy.cli import settings
 from rlm_dspy.corpus import Corpus
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
+from rlm_dspy.replay import RUN_ID
 from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.run import Event, Run, Span, Step, SubCall
+from rlm_dspy.run import Event, Run, Span
 from rlm_dspy.safe_files import entry_error
 from rlm_dspy.spans import listening
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 MAX_ANSWER_CHARS = 14_000  # characters of an answer in a result
 MAX_QUOTE_CHARS = 600  # characters of a quote
 MAX_QUOTES = 10
+MAX_WARNINGS = 10
 MAX_KEPT = 200  # finished questions of one owner kept in memory
 POLL_SECONDS = 0.05  # seconds between two looks at a running question
 MAX_AT_ONCE = 8  # questions of one owner that run at the same time
@@ -46,6 +49,7 @@ class Quote(BaseModel):
     quote: str
     path: str | None
     line: int | None
+    weak: bool = Field(default=False, description="it neither holds the answer nor says much")
 
 
 class QuestionResult(BaseModel):
@@ -100,22 +104,31 @@ class RunningQuestion:
                 progress="" if self.done.is_set() else self.progress[-1],
                 error=self.error,
             )
+        found = [item for item in run.evidence if item.get("match")]
         return QuestionResult(
             run_id=self.id,
             state="done" if run.status == "submitted" else "stopped",
             answer=None if self.answer is None else _cut_text(str(self.answer), MAX_ANSWER_CHARS),
-            evidence=[self._quote(item) for item in run.evidence if item.get("match")][:MAX_QUOTES],
+            evidence=[self._quote(item) for item in found[:MAX_QUOTES]],
             cost=run.usage.cost,
             model=run.model,
             steps=len(run.steps),
             seconds=round(run.seconds, 1),
-            warnings=[_cut_text(one, 300) for one in run.warnings[:10]],
+            warnings=self._shown_warnings(run, len(found)),
             error=self.error,
         )
 
     def _quote(self, item: Mapping[str, Any]) -> Quote:
         quote = _cut_text(str(item.get("quote", "")), MAX_QUOTE_CHARS)
-        return Quote(quote=quote, path=item.get("source"), line=item.get("line"))
+        return Quote(quote=quote, path=item.get("source"), line=item.get("line"), weak=bool(item.get("weak")))
+
+    def _shown_warnings(self, run: Run, quotes: int) -> list[str]:
+        """Return the first warnings of a run, and how many quotes and warnings are only in its record."""
+        shown = [_cut_text(one, 300) for one in run.warnings[:MAX_WARNINGS]]
+        for noun, left_out in (("quote", quotes - MAX_QUOTES), ("warning", len(run.warnings) - MAX_WARNINGS)):
+            if left_out > 0:
+                shown.append(f"{counted_noun(left_out, f'more {noun}')} in the record, rlm://runs/{self.id}.json")
+        return shown
 
 
 class QuestionLog(RunLog):
@@ -132,14 +145,7 @@ class QuestionLog(RunLog):
         """Write the start of a span; a second run is appended as a resumed one is."""
         if record is not None and span.parent is None:
             self.resumed = (self._run_id,) if self.path else ()
-            record = record.model_copy(update={"id": self._run_id})
         super().started(span, record)
-
-    def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
-        """Write the end of a span."""
-        if isinstance(record, Run) and span.parent is None:
-            record = record.model_copy(update={"id": self._run_id})
-        super().ended(span, record)
 
 
 class Questions:
@@ -212,6 +218,7 @@ class Questions:
             one.done.wait(max(0.0, until - time.monotonic()))
 
     def _answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> None:
+        RUN_ID.set(asked.id)  # of this thread's own context
         log = QuestionLog(self.store.folder, self._redactor, asked.id)
         try:
             with listening(log) if entry_error(self._values.home) is None else nullcontext():
@@ -221,11 +228,11 @@ class Questions:
                 asked.answer = None
             else:
                 asked.answer = self._redactor.text(str(answer))
-            asked.run = found.run.model_copy(update={"id": asked.id})
+            asked.run = found.run
         except RLMError as error:
             asked.error = self._redactor.text(str(error))
             if error.run is not None:
-                asked.run = error.run.model_copy(update={"id": asked.id})
+                asked.run = error.run
         except Exception as error:  # the thread's last place: who waits for the question must learn of it
             asked.error = self._redactor.text(f"{type(error).__name__}: {error}")
         finally:
