@@ -255,3 +255,35 @@ def test_without_git_or_with_the_null_device_as_its_excludes_nothing_is_told(mak
     subprocess.run(["git", "init", "-q"], cwd=root, check=True)
     subprocess.run(["git", "config", "core.excludesFile", os.devnull], cwd=root, check=True)
     assert skipped_rules(read([root])) == {}
+
+
+def test_a_repository_inside_a_folder_has_its_own_rules_and_files(make):
+    files = {".gitignore": "*.log\n", "keep.log": "kept", "other.log": "o", "local.txt": "l", "a.txt": "a"}
+    root = make({f"{name}/{file}": text for name in ("one", "two") for file, text in files.items()}, "projects")
+    for name in ("one", "two"):
+        repository = root / name
+        subprocess.run(["git", "init", "-q"], cwd=repository, check=True)
+        subprocess.run(["git", "add", "-f", "keep.log"], cwd=repository, check=True)
+        (repository / ".git" / "info").mkdir(exist_ok=True)
+        (repository / ".git" / "info" / "exclude").write_text("local.txt\n")
+    assert sorted(read(root).names) == ["one/a.txt", "one/keep.log", "two/a.txt", "two/keep.log"]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "[core]\n\texcludesFile = {place}\n",
+        "[core] excludesFile = {place}\n",
+        '[core]\nexcludesfile = "{place}" ; mine\n',
+        "[core]\nexcludesfile={place} # mine\n",
+        "[include]\n\tpath = more\n",
+    ],
+)
+def test_each_form_of_a_configuration_names_the_excludes(make, tmp_path, monkeypatch, config):
+    root = make({"a.txt": "a", "b.bak": "b"})
+    (root / ".git").mkdir()
+    place = tmp_path / "mine"
+    place.write_text("*.bak\n")
+    (root / ".git" / "config").write_text(config.format(place=place))
+    (root / ".git" / "more").write_text(f"[core]\nexcludesFile = {place}\n")
+    assert read(root).names == ("a.txt",)

@@ -219,6 +219,9 @@ def _read_literal(text: str, place: int) -> tuple[str, int]:
 
 
 MAX_PATTERN_BYTES = 10_000_000  # of a file of patterns
+MAX_INCLUDES = 10  # configuration files that include one another
+_SECTION = re.compile(r"\[\s*([\w.-]+)[^\]\n]*\]")
+_VALUE = re.compile(r'(?:"[^"\n]*"|[^"#;\n])*')  # up to a comment
 
 
 @dataclass(frozen=True)
@@ -344,17 +347,28 @@ def _own_excludes(git: Path | None, unread: Unread) -> Path:
     return config / "ignore"
 
 
-def _excludes_in(place: Path, unread: Unread) -> str | None:
-    """Return ``core.excludesFile`` from a git configuration file."""
-    section, found = "", None
-    for line in _file_text(place, unread).split("\n"):
-        line = line.strip()
-        if line.startswith("["):
-            section = line.strip("[] \t").lower()
-        name, equals, value = line.partition("=")
-        if section == "core" and equals and name.strip().lower() == "excludesfile":
-            found = value.strip().strip('"')
+def _excludes_in(place: Path, unread: Unread, depth: int = 0) -> str | None:
+    """Return ``core.excludesFile`` from a git configuration file and those that it includes."""
+    found = None
+    for section, name, value in _config_values(_file_text(place, unread)):
+        if (section, name) == ("core", "excludesfile"):
+            found = value
+        elif (section, name) == ("include", "path") and depth < MAX_INCLUDES:
+            found = _excludes_in(place.parent / os.path.expanduser(value), unread, depth + 1) or found
     return found
+
+
+def _config_values(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield the section, the name and the value of each setting of a git configuration."""
+    section = ""
+    for line in text.split("\n"):
+        rest = line.strip()
+        if header := _SECTION.match(rest):
+            section, rest = header[1].lower(), rest[header.end() :].strip()
+        name, equals, value = rest.partition("=")
+        if equals and not rest.startswith(("#", ";")):
+            pieces = _VALUE.match(value)
+            yield section, name.strip().lower(), pieces[0].strip().replace('"', "") if pieces else ""
 
 
 def _git_folder(top: Path, unread: Unread, *, shared: bool = True) -> Path | None:

@@ -6,7 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pathspec import GitIgnoreSpec
 
@@ -54,7 +54,8 @@ class FoundFile:
 class _Folder:
     path: str
     prefix: str
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = ()
+    tracked: Tracked = field(default_factory=Tracked)
 
 
 def printable_name(name: str) -> str:
@@ -105,8 +106,10 @@ def split_glob(path: str) -> tuple[str, str]:
 def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = None) -> Iterator[FoundFile | Skipped]:
     """Yield the files to read below a folder, and the skipped ones; ``only`` restricts them to a glob."""
     unread: Unread = {}
-    pending = [_Folder(root, "", layers_above(root, unread) if choice.ignore else ())]
-    tracked = tracked_around(root, unread) if choice.ignore else Tracked()
+    first = _Folder(root, "")
+    if choice.ignore:
+        first = _Folder(root, "", layers_above(root, unread), tracked_around(root, unread))
+    pending = [first]
     while pending:
         folder = pending.pop()
         try:
@@ -119,7 +122,12 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
         if reason and folder.prefix:
             yield Skipped(printable_name(folder.prefix), reason)
             continue
-        layers = folder.layers + (layer_in(folder.path, unread) if choice.ignore else ())
+        layers, tracked = folder.layers, folder.tracked
+        if (
+            choice.ignore and folder.prefix and any(entry.name == ".git" for entry in entries)
+        ):  # a repository of its own
+            layers, tracked = layers_above(folder.path, unread), tracked_around(folder.path, unread)
+        layers += layer_in(folder.path, unread) if choice.ignore else ()
         yield from _skipped_rules(root, unread)
         below: list[_Folder] = []
         for entry in entries:
@@ -170,11 +178,11 @@ def _classify_entry(
         else:
             reason = noise_reason(entry.name)
     if reason == IGNORED and is_folder and entry.path in tracked.folders:
-        return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)))
+        return _Folder(entry.path, name + "/", (*layers, everything_in(entry.path)), tracked)
     if reason:
         return Skipped(printable_name(name + "/" if is_folder else name), reason)
     if is_folder:
-        return _Folder(entry.path, name + "/", layers)
+        return _Folder(entry.path, name + "/", layers, tracked)
     return FoundFile(entry.path, printable_name(name))
 
 

@@ -80,7 +80,7 @@ FORMATS: dict[str, Any] = {
     "uri": pydantic.AnyUrl,
     "uuid": UUID,
 }
-# What a field has that is left out and has no default in its schema, because it is made anew each time.
+# Defaults that pydantic makes each time, so that a schema does not have them, by the type of the field.
 EMPTY_VALUES: dict[str, Any] = {"array": list, "object": dict}
 
 
