@@ -381,7 +381,7 @@ class _State:
         if reply.text is not None:
             reasoning = visible_text(reply.text) or NOTHING_SAID
         texts = self.texts
-        self.turns.append(Turn(step.index, self.observation, texts.clip_text(reasoning), texts.clip_text(code)))
+        self.turns.append(Turn(step.index, self.observation, texts.turn_text(reasoning), texts.turn_text(code)))
         parts = [self.call.header_text(step.index + 1), texts.framed_text(shown), *remarks, texts.reminder]
         self.observation = "\n".join(filter(None, parts))
         self.steps.append(step)

@@ -765,5 +765,4 @@ def value_of(predicted: Any, name: str) -> Any:
 
 def turn_message(turn: Turn) -> dict[str, str]:
     """Return a turn of the loop as a message of the action's history."""
-    reasoning, code = clean_for_prompt(turn.reasoning), clean_for_prompt(turn.code)
-    return {"observation": turn.observation, "reasoning": reasoning, "code": code}
+    return {"observation": turn.observation, "reasoning": turn.reasoning, "code": turn.code}

@@ -49,9 +49,9 @@ class StepTexts:
             return framed_output(output)
         return output
 
-    def clip_text(self, text: str) -> str:
-        """Cut the middle out of a long part of a reply."""
-        return clip_middle(text, self.limit)
+    def turn_text(self, text: str) -> str:
+        """Return a part of a reply as later prompts show it: cut in its middle if it is long, and clean."""
+        return clean_for_prompt(clip_middle(text, self.limit))
 
     def refusal_text(self, problem: str) -> str:
         """Render the reason why a SUBMIT was refused."""
