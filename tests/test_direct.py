@@ -119,9 +119,11 @@ READ = [
     (list[int], "1, 2, 3", [1, 2, 3]),
     (list[int], "[1, 2, 3].", [1, 2, 3]),
     (list[int], "- 1\n- 2", [1, 2]),
+    (list[int], "[1_000, 2]", [1000, 2]),
     (list[list[int]], "[1, 2], [3, 4]", [[1, 2], [3, 4]]),
     (list[tuple[int, int]], "[(1, 2), (3, 4)]", [(1, 2), (3, 4)]),
     (list[str], "[Smith, Jane]", ["Smith", "Jane"]),
+    (list[str], '["1. a" "b"]', ["1. a", "b"]),
 ]
 REFUSED = [
     (list[float], "[1,250.50, 80, 3,400]", "without separators of thousands"),

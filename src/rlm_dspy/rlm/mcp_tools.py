@@ -99,6 +99,8 @@ class McpServer(BaseModel):
             reason = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
         except (TypeError, ValueError):
             reason = f"give a command line, a URL or a mapping, not {type(given).__name__}"
+        if isinstance(given, Mapping) and given.get("name"):
+            raise ConfigurationError(f"the MCP server {given['name']} is not described right: {reason}")
         raise ConfigurationError(f"an MCP server is not described right: {reason}")
 
     @classmethod

@@ -185,7 +185,13 @@ def _plain_list(name: str, text: str, items: tuple[Any, ...]) -> str:
         with suppress(ValueError, RecursionError):
             if json.loads(candidate):
                 return candidate
-    if not _is_one_list(text) or (items and set(items) <= set(_NUMBERS) and not _NUMBER_LIST.fullmatch(text)):
+    if not _is_one_list(text):
+        raise _unread(name, text, "write one list, as JSON")
+    if not items or not set(items) <= set(_NUMBERS):
+        return text
+    with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return json.dumps(list(ast.literal_eval(text)))
+    if not _NUMBER_LIST.fullmatch(text):
         raise _unread(name, text, "write one list, as JSON")
     return text
 
