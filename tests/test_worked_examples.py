@@ -210,7 +210,7 @@ def test_how_many_of_a_column_of_numbers_is_a_sum(question: str, shown: str) -> 
         ("answer: list[str]", "What are all the phone numbers?", "SUBMIT(answer=numbers)", "SUBMIT(answer=[...])"),
         ("total: float", "What is the sum of the prices?", "SUBMIT(total=total)", "SUBMIT(total=...)"),
         ("total: float, unit: str", "What is the sum?", "print(total)", 'SUBMIT(total=..., unit="...")'),
-        ("is_late: bool", "Who wrote it?", "    print(hit)", "SUBMIT(is_late=...)"),
+        ("name: str, year: int", "Who wrote it?", "    print(hit)", 'SUBMIT(name="...", year=...)'),
         ("answer: str | None", "What is the sum of the prices?", "SUBMIT(answer=str(total))", 'SUBMIT(answer="...")'),
     ],
 )
@@ -223,3 +223,20 @@ def test_the_example_submits_what_the_signature_takes_or_only_prints(
     assert demo["code"].splitlines()[-1] == ending
     assert "history" not in demo
     assert small_prompts.final_call(signature) == final
+
+
+@pytest.mark.parametrize(
+    ("outputs", "question", "submitted"),
+    [
+        ("answer", "Who wrote it?", 'SUBMIT(answer="Ann Lee")'),
+        ("is_late: bool", "Is it late?", "SUBMIT(is_late=True)"),
+        ("is_more: bool", "How many are there?", "SUBMIT(is_more=True)"),
+        ("year: int", "When was it?", "SUBMIT(year=1998)"),
+        ("names: list[str]", "Who wrote it?", 'SUBMIT(names=["Ann Lee"])'),
+    ],
+)
+def test_a_look_up_is_answered_in_the_type_of_the_output(outputs: str, question: str, submitted: str) -> None:
+    signature = dspy.Signature(f"context, question -> {outputs}")
+    demo = small_prompts.worked_demo("a text\n" * 900, question, main="context", signature=signature)
+    assert demo["code"] == submitted
+    assert "SUBMIT" not in demo["history"].messages[0]["code"]

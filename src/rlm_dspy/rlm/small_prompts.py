@@ -147,28 +147,45 @@ def worked_demo(
     """
     kind, text, rows = _data_expressions(value, main, found)
     columns = _number_columns(value, found) if kind == "table" else []
+    needed = _needed_outputs(signature)
+    first = next(iter(needed))
+    only = needed[first] if len(needed) == 1 else None
     example = worked_examples.fitting_example(kind, question, columns)
+    if only is bool:
+        example = worked_examples.YES_OR_NO[kind]
+    elif only in (int, float) and example.output:
+        example = worked_examples.with_number(example)
     lines = "\n".join(barred_text(line) for line in example.lines)
     shown = [f"Question: {example.question}", FOUND.format(main=main), lines, SOME_FOUND_ADVICE.format(main=main)]
     if kind == "corpus" and example in worked_examples.EXAMPLES["corpus"]:
         name = main
     else:
         name = text
-    needed = _needed_outputs(signature)
-    first = next(iter(needed))
     code = example.code.format(main=name, rows=rows, first=first)
     turn = {"observation": "\n".join(shown), "reasoning": "", "code": _fitting_code(code, needed)}
-    if not example.output or len(needed) > 1 or not _is_text(needed[first]):
+    answer = _answer_code(example.answer, only)
+    if not example.output or answer is None:
         return turn
     output = f"{framed_output(example.output)}\n{reminder_text(example.question, final_call(signature))}"
     history = dspy.History(messages=[turn])
-    return {"history": history, "observation": output, "reasoning": "", "code": f'SUBMIT({first}="{example.answer}")'}
+    return {"history": history, "observation": output, "reasoning": "", "code": f"SUBMIT({first}={answer})"}
+
+
+def _answer_code(answer: str, kind: Any) -> str | None:
+    """Return an example's answer as a value of the only output's type, None if it has no such form."""
+    if _is_text(kind):
+        return f'"{answer}"'
+    if get_origin(kind) is list:
+        return f'["{answer}"]'
+    if kind in (bool, int, float):
+        return answer
+    return None
 
 
 def _fitting_code(code: str, outputs: Mapping[str, Any]) -> str:
     """Return an example whose SUBMIT has the type of the only output, or none if it cannot."""
     kind = next(iter(outputs.values()))
-    if len(outputs) == 1 and _is_text(kind):
+    if len(outputs) == 1 and (_is_text(kind) or kind is bool):
         return code
     lines, submit = [line for line in code.splitlines() if "SUBMIT(" not in line], code.splitlines()[-1]
     if len(outputs) == 1 and kind in (int, float) and (number := re.fullmatch(r"(SUBMIT\(\w+=)str\((.*)\)\)", submit)):

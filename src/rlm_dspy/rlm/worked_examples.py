@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Kind = Literal["text", "table", "corpus"]
@@ -214,6 +214,43 @@ SUBMIT({first}=str(len(hits)))""",
         ),
     ),
 }
+
+
+_LOOK_UP = """for hit in grep("report on bridges"):
+    print(hit)"""
+_YES_OR_NO = Example(
+    shape="",
+    question="Is the report on bridges by Ann Lee?",
+    lines=("12: This is about the bridges of Rome.",),
+    code=_LOOK_UP,
+    output="57: Ann Lee finished the report on bridges in May.",
+    answer="True",
+)
+# For a question whose answer is True or False.
+YES_OR_NO: dict[Kind, Example] = {
+    "text": _YES_OR_NO,
+    "table": Example(
+        shape="",
+        question="Is the price of the row with id 7 above 100?",
+        lines=("4: 7,Rome,2024,120",),
+        code="""{rows}
+for row in rows:
+    if row["id"] == "7":
+        print(row)
+        SUBMIT({first}=float(row["price"]) > 100)""",
+    ),
+    "corpus": replace(
+        _YES_OR_NO,
+        lines=("letters/3.txt:12: This is about the bridges of Rome.",),
+        output="letters/1.txt:57: Ann Lee finished the report on bridges in May.",
+    ),
+}
+
+
+def with_number(example: Example) -> Example:
+    """Return an example of looking something up whose answer is a number."""
+    question = "In which year was the report on bridges finished?"
+    return replace(example, question=question, output=example.output.replace("in May", "in 1998"), answer="1998")
 
 
 def fitting_example(kind: Kind, question: str, number_columns: Collection[str] = ()) -> Example:
