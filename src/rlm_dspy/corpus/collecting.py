@@ -278,7 +278,7 @@ class Collector:
     def _add_converted(
         self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str
     ) -> None:
-        kind = kind_of(name) if kind_of(name) != "text" else reader.name
+        kind = reader.name
         if isinstance(reader, Reader):
             outcome = self._cache.converted(reader, data, lambda: self._run_reader(reader, data, name))
         elif depth < _MAX_NESTING:

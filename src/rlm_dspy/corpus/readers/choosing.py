@@ -11,6 +11,7 @@ from io import BytesIO
 
 from rlm_dspy.corpus.readers import archives, converter, mail, markup
 from rlm_dspy.corpus.readers.reader import Read, Reader, Unpacker, UnreadableError
+from rlm_dspy.corpus.readers.sniffing import TEXT_ENDINGS, sniffed_kind
 
 GROUP = "rlm_dspy.readers"
 _HEAD = 64  # bytes searched for a signature that may follow white space
@@ -18,9 +19,9 @@ _HEAD = 64  # bytes searched for a signature that may follow white space
 _KINDS = {
     "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
     "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "html": "html", "htm": "html", "xhtml": "html",
-    "ipynb": "notebook", "eml": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
+    "ipynb": "notebook", "eml": "e-mail", "emlx": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
     "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
-    "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "epub": "epub",
+    "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "odg": "odg", "epub": "epub",
     "sqlite": "sqlite", "sqlite3": "sqlite",
     "parquet": "parquet", "arrow": "arrow", "arrows": "arrow", "feather": "arrow",
 }  # fmt: skip
@@ -42,6 +43,7 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DECLARED = {  # media types declared in an archive's first file
     "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
     "application/vnd.oasis.opendocument.spreadsheet": "ods", "application/vnd.oasis.opendocument.presentation": "odp",
+    "application/vnd.oasis.opendocument.graphics": "odg",
 }  # fmt: skip
 
 
@@ -77,7 +79,15 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
     if data.startswith(_OLE):
         raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
-    return packed or _MARKUP.get(kind_of(name))
+    return packed or _MARKUP.get(_markup_kind(name, data))
+
+
+def _markup_kind(name: str, data: bytes) -> str:
+    """Return the kind of a page, notebook or e-mail by its extension or else its content; "text" for all else."""
+    named = kind_of(name)
+    if named in _MARKUP or _name_ending(name) in TEXT_ENDINGS:
+        return named
+    return sniffed_kind(data) or "text"
 
 
 def _zip_reader(data: bytes) -> Reader | Unpacker:

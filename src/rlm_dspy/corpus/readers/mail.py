@@ -13,6 +13,7 @@ from typing import Any
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
+from rlm_dspy.corpus.readers.sniffing import counted_bytes
 from rlm_dspy.counting import counted_noun
 
 SHOWN = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
@@ -33,7 +34,8 @@ _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedMember]:
     """Yield the headers and body of a message, then its attachments as files."""
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
+    begin, end = counted_bytes(data)
+    message = email.message_from_bytes(data[begin:end], policy=email.policy.compat32)
     lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
     body = _body_part(message)
     if body is not None:

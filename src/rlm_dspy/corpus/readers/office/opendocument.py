@@ -1,4 +1,4 @@
-"""The visible text of OpenDocument texts, spreadsheets and presentations (LibreOffice)."""
+"""The visible text of OpenDocument texts, spreadsheets, presentations and drawings (LibreOffice)."""
 
 from __future__ import annotations
 
@@ -49,6 +49,13 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             else:
                 lines += story.blocks([part])
         yield "\n".join(lines), f"slide {number}", False
+
+
+def drawing_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each page of a drawing."""
+    pages = (one for one in _body_element(Package(data, notes), "drawing") if local_name(one) == "page")
+    for number, page in enumerate(pages, 1):
+        yield "\n".join(_Story().blocks(page)), f"page {number}", False
 
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:

@@ -27,6 +27,7 @@ READERS: dict[str, Reading] = {
     "pptx": slides.slide_pieces, "xlsx": sheets.sheet_pieces, "rtf": rtf.text_pieces, "epub": epub.chapter_pieces,
     "sqlite": table_files.sqlite_pieces, "parquet": table_files.parquet_pieces, "arrow": table_files.arrow_pieces,
     "odt": opendocument.text_pieces, "ods": opendocument.sheet_pieces, "odp": opendocument.slide_pieces,
+    "odg": opendocument.drawing_pieces,
 }  # fmt: skip
 
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ufeff]")
