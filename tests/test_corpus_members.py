@@ -12,7 +12,7 @@ import documents
 from rlm_dspy.corpus import read
 from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.readers import archives, choosing
-from rlm_dspy.corpus.readers.reader import Reader
+from rlm_dspy.corpus.readers.reader import Reader, UnreadableError
 from rlm_dspy.errors import CorpusError
 
 
@@ -344,6 +344,33 @@ def test_an_output_that_only_draws_costs_itself(tmp_path):
     cells = [{"cell_type": "markdown", "source": "# Plan"}, {"cell_type": "code", "source": "x", "outputs": [output]}]
     (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
     assert "# Plan" in read([tmp_path / "a.ipynb"])["a.ipynb"]
+
+
+def notebook_note(tmp_path, *outputs):
+    cells = [{"cell_type": "code", "source": "x", "outputs": [output]} for output in outputs]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    corpus = read([tmp_path / "a.ipynb"])
+    return corpus["a.ipynb"], corpus.documents[0].note
+
+
+def test_long_outputs_are_read_whole_and_a_notebook_that_is_cut_says_so(tmp_path, monkeypatch):
+    long = {"text": "x" * 150_000 + "4711"}
+    text, note = notebook_note(tmp_path, long)
+    assert "4711" in text
+    assert note == ""
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup.MOST_CHARS", 1_000)
+    text, note = notebook_note(tmp_path, long, long)
+    assert text.count("4711") == 1
+    assert note == "cut after cell 1: it has more than 1,000 characters"
+
+
+def test_an_output_whose_page_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def fail(page):
+        raise UnreadableError("a page whose reader crashed")
+
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup._convert_page", fail)
+    _, note = notebook_note(tmp_path, {"text": "1"}, {"data": {"text/html": "<p>x"}})
+    assert note == "an output of cell 2 is not read: a page whose reader crashed"
 
 
 def test_code_in_a_page_keeps_its_indentation(tmp_path):

@@ -13,7 +13,7 @@ from pptx.util import Inches
 
 from documents import NAMESPACES, packed, related
 from rlm_dspy.corpus.readers import choosing, office
-from rlm_dspy.corpus.readers.office import sheets
+from rlm_dspy.corpus.readers.office import sheets, slides
 from rlm_dspy.corpus.readers.office.sheets import number_text, position_of
 
 SHEET = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
@@ -182,6 +182,20 @@ def test_a_presentation_shows_tables_charts_and_pictures():
     assert seen(saved(show), "pptx").splitlines() == [
         "Year\tSales", "2023\t14 net", "[chart] Sales by region", "\t2023\t2024", "north\t1.5\t3", "south\t\t4",
     ]  # fmt: skip
+
+
+def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
+    show = pptx.Presentation()
+    data = CategoryChartData()
+    data.categories = [f"c{number}" for number in range(10_500)]
+    data.add_series("2023", range(10_500))
+    frame = Inches(2)
+    show.slides.add_slide(show.slide_layouts[6]).shapes.add_chart(
+        XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, frame, frame, data
+    )
+    assert "c10499\t10499\n" in seen(saved(show), "pptx")
+    monkeypatch.setattr(slides, "_MOST_VALUES", 2_000)
+    assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
 
 
 def test_hidden_slides_are_marked_and_alternatives_read_once():

@@ -11,10 +11,11 @@ from typing import Any
 from rlm_dspy.corpus.corpus import LineMark
 from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
 from rlm_dspy.corpus.readers import converter
+from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
 _MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; larger pages are read unparsed
-_MAX_OUTPUT_CHARS = 100_000  # characters kept of one cell output
+_TEXTLESS = "no text in it"  # why a page that only draws is not read
 
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 
@@ -53,34 +54,45 @@ def read_notebook(data: bytes, name: str) -> Converted:
         language = _code_language(notebook.get("metadata"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"a broken notebook: {error}") from None
+    return _joined_cells(cells, language)
+
+
+def _joined_cells(cells: list[Any], language: str) -> Converted:
+    """Return the text of a notebook's cells up to the limit on a document, and what was not read of them."""
     parts: list[str] = []
     marks: list[LineMark] = []
-    odd: list[int] = []
-    line = 1
+    odd: list[str] = []
+    notes: list[str] = []
+    line, size = 1, 0
     for number, cell in enumerate(cells, 1):
+        lost: list[str] = []
         try:
-            body = _cell_markdown(cell, language)
+            body = _cell_markdown(cell, language, lost)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            odd.append(number)
+            odd.append(str(number))
             continue
         body = body.encode("utf-8", "replace").decode().rstrip("\n") + "\n\n"
         marks.append((line, f"cell {number}", False))
         line += body.count("\n")
+        size += len(body)
         parts.append(body)
-    note = ""
+        notes += [f"an output of cell {number} is not read: {why}" for why in lost[:1]]
+        if size > MOST_CHARS:
+            notes.append(f"cut after cell {number}: it has more than {MOST_CHARS:,} characters")
+            break
     if odd:
-        note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}"
-    return Converted("".join(parts), tuple(marks), note)
+        notes.append(f"of {len(cells):,} cells these are invalid: {', '.join(odd[:20])}")
+    return Converted("".join(parts), tuple(marks), "; ".join(notes))
 
 
-def _cell_markdown(cell: dict[str, Any], language: str) -> str:
-    """Return a cell as Markdown: code between fences, with what it printed."""
+def _cell_markdown(cell: dict[str, Any], language: str, lost: list[str]) -> str:
+    """Return a cell as Markdown: code between fences, with what it printed; ``lost`` is what is not read of it."""
     source = _plain_text(cell.get("source", cell.get("input", "")))
     if cell.get("cell_type") == "heading":
         return f"{'#' * int(cell.get('level') or 1)} {source}"
     if cell.get("cell_type") != "code":
         return source
-    return f"```{language}\n{source}\n```\n{_rendered_outputs(cell)}"
+    return f"```{language}\n{source}\n```\n{_rendered_outputs(cell, lost)}"
 
 
 def _code_language(metadata: Any) -> str:
@@ -96,13 +108,13 @@ def _code_language(metadata: Any) -> str:
     return "python"
 
 
-def _rendered_outputs(cell: dict[str, Any]) -> str:
-    shown = [_output_text(output)[:_MAX_OUTPUT_CHARS] for output in cell.get("outputs") or ()]
+def _rendered_outputs(cell: dict[str, Any], lost: list[str]) -> str:
+    shown = [_output_text(output, lost) for output in cell.get("outputs") or ()]
     return "".join(f"Output:\n{text}\n" for text in shown if text.strip())
 
 
-def _output_text(output: dict[str, Any]) -> str:
-    """Return an output as text, in its most readable form."""
+def _output_text(output: dict[str, Any], lost: list[str]) -> str:
+    """Return an output as text, in its most readable form; add to ``lost`` why a page in it is not read."""
     if output.get("output_type") in ("error", "pyerr"):
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
@@ -120,7 +132,10 @@ def _output_text(output: dict[str, Any]) -> str:
     if page := forms.get("text/html") or forms.get("html"):
         try:
             return _convert_page(_plain_text(page)).text
-        except UnreadableError:  # graphics without text
+        except UnreadableError as error:
+            if str(error) == _TEXTLESS:  # graphics
+                return ""
+            lost.append(str(error))
             return ""
     if data := forms.get("application/json", forms.get("json")):
         return json.dumps(data, ensure_ascii=False)

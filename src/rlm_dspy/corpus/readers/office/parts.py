@@ -133,8 +133,12 @@ class Package:
 
     def note_broken_part(self, name: str) -> None:
         """Note that a part is broken and was not read to its end."""
-        if (note := f"its part {name.lstrip('/')} is broken") not in self._notes:
-            self._notes.append(note)
+        self.note(f"its part {name.lstrip('/')} is broken")
+
+    def note(self, remark: str) -> None:
+        """Add a remark on the document, once."""
+        if remark not in self._notes:
+            self._notes.append(remark)
 
     def relations(self, name: str) -> dict[str, Relation]:
         """Return the relations of a part by id."""

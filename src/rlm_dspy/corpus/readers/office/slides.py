@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
 from .pieces import Notes, Piece
 
-_MOST_POINTS = 10_000  # of a chart
+_MOST_VALUES = 1_000_000  # of a chart: its rows times its columns
 
 
 def paragraphs_of(body: Element) -> list[str]:
@@ -49,7 +49,10 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
     if any(names):
         yield "\t".join(names)
     rows = set(categories).union(*columns)
-    for row in sorted(rows)[:_MOST_POINTS]:
+    most = _MOST_VALUES // len(names)
+    if len(rows) > most:
+        package.note(f"a chart is cut after {most:,} of {len(rows):,} rows")
+    for row in sorted(rows)[:most]:
         yield "\t".join([categories.get(row, ""), *(points.get(row, "") for points in columns)])
 
 
