@@ -124,9 +124,20 @@ def test_opendocument_spreadsheets(monkeypatch):
     data = open_document("spreadsheet", body, hidden)
     made = office.answer("ods", data)
     assert made["text"] == "=== S ===\nx\tx\n\n\n\t\t2024-03-05\t12 %\n=A1*2\n=== T (hidden) ===\n"
-    assert made["marks"] == [(2, "sheet S row", True)]
+    assert made["marks"] == [(1, "sheet S", False), (2, "sheet S row", True), (7, "sheet T", False)]
     monkeypatch.setattr(opendocument, "MOST_CELLS", 1)
     assert office.answer("ods", data)["note"] == "cut after row 0 of sheet S: it has more than 1 cells"
+
+
+def test_what_lies_on_the_cells_of_a_spreadsheet_follows_them():
+    box = "<draw:frame><draw:text-box><text:p>{}</text:p></draw:text-box></draw:frame>"
+    said = "".join(f"<office:annotation><text:p>{text}</text:p></office:annotation>" for text in ("est.", "ok"))
+    cells = f"<table:table-cell>{said}{box.format('on a cell')}<text:p>5</text:p></table:table-cell>"
+    row = f"<table:table-row>{cells}</table:table-row>"
+    table = f'<table:table table:name="S"><table:shapes>{box.format("Draft")}</table:shapes>{row}</table:table>'
+    made = office.answer("ods", open_document("spreadsheet", table))
+    assert made["text"] == "=== S ===\n5 [comment: est. / ok]\non a cell\nDraft\n"
+    assert made["marks"][-1] == (3, "sheet S, drawings", False)
 
 
 def test_a_spreadsheet_that_repeats_itself_without_end_is_cut():

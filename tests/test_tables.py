@@ -77,3 +77,18 @@ def test_a_workbook_has_rows_of_all_its_sheets() -> None:
     two = sheet_rows(one + "=== Cities ===\ncity\nUlm\n")
     assert two[0] == {"sheet": "Prices", "item": "nut", "price": "3"}
     assert two[2] == {"sheet": "Cities", "city": "Ulm"}
+
+
+def test_only_the_rows_that_a_workbook_counts_are_records() -> None:
+    text = "=== S ===\nMonth\tAmount [comment: in EUR]\nJan\t20 [comment: estimated]\n=== Notes ===\t1\n"
+    text += "[chart] Sales\n\tAmount\nJan\t20\n=== T (hidden) ===\nid\n7\n"
+    marks = [[1, "sheet S", False], [2, "sheet S row", True], [5, "sheet S, drawings", False]]
+    marks += [[8, "sheet T", False], [9, "sheet T row", True]]
+    assert sheet_rows(text, marks) == [
+        {"sheet": "S", "Month": "Jan", "Amount": "20", "Amount [comment]": "estimated"},
+        {"sheet": "S", "Month": "=== Notes ===", "Amount": "1", "Amount [comment]": ""},
+        {"sheet": "T (hidden)", "id": "7"},
+    ]
+    table = "=== a ===\nx\n1\n=== b ===\nx\n2\n"
+    ends = [[1, "table a", False], [3, "table a row", True], [4, "table b", False], [6, "table b row", True]]
+    assert sheet_rows(table, ends) == [{"sheet": "a", "x": "1"}, {"sheet": "b", "x": "2"}]

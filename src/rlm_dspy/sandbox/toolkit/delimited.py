@@ -3,7 +3,10 @@
 import collections
 import csv
 import io
+import itertools
 import re
+from collections.abc import Sequence
+from typing import Any
 
 TABLES = frozenset({"csv", "tsv"})
 WORKBOOKS = frozenset({"xlsx", "ods", "sqlite", "parquet", "arrow"})
@@ -11,6 +14,7 @@ DELIMITERS = (",", ";", "\t", "|")
 _SNIFFED = 40  # records used to detect the delimiter
 _SNIFFED_CHARS = 200_000
 _NUMBER = re.compile(r"[-+]?[\d.,]+%?")
+_COMMENT = re.compile(r"(?:\A| )\[comment: (.*)\]\Z")  # at the end of a cell of a converted workbook
 _SHEET = re.compile(r"=== (.+) ===")  # the start of a sheet in a converted workbook
 
 
@@ -25,18 +29,63 @@ def table_rows(text: str, kind: str) -> list[dict[str, str]]:
     return _as_dicts(_from_header([row for row in _split_records(text, delimiter) if any(row)]))
 
 
-def sheet_rows(text: str) -> list[dict[str, str]]:
-    """Return the records of a converted workbook; with several sheets, each record names its sheet."""
+def sheet_rows(text: str, marks: Sequence[Sequence[Any]] = ()) -> list[dict[str, str]]:
+    """Return the records of a converted workbook; with several sheets, each record names its sheet.
+
+    ``marks`` say where the rows of each sheet begin and end, so that charts and cells that look like a sheet's name are
+    no rows. The comments on the cells of a column are in a column of their own.
+    """
+    if marks:
+        sheets = _marked_sheets(text.split("\n"), marks)
+    else:
+        sheets = _titled_sheets(text.split("\n"))
+    rows = []
+    for name, lines in sheets:
+        for record in _as_dicts(_from_header(_with_comments_apart(lines))):
+            rows.append({"sheet": name, **record} if len(sheets) > 1 else record)
+    return rows
+
+
+def _marked_sheets(lines: list[str], marks: Sequence[Sequence[Any]]) -> list[tuple[str, list[list[str]]]]:
+    """Return the name and the cells of each sheet or table; in a table, the header precedes the counted rows."""
+    sheets = []
+    for (first, what, counted), (end, *_) in itertools.pairwise([*marks, (len(lines) + 1, "", False)]):
+        if counted:
+            begin = first - 1 if what.startswith("sheet ") else first - 2
+            title = _SHEET.fullmatch(lines[begin - 1])
+            rows = [line.split("\t") for line in lines[begin : end - 1] if line.strip("\t")]
+            sheets.append((title[1] if title else what, rows))
+    return sheets
+
+
+def _titled_sheets(lines: list[str]) -> list[tuple[str, list[list[str]]]]:
+    """Return the name and the cells of each sheet by the lines that look like the title of one."""
     sheets: list[tuple[str, list[list[str]]]] = []
-    for line in text.split("\n"):
+    for line in lines:
         if match := _SHEET.fullmatch(line):
             sheets.append((match[1], []))
         elif sheets and line.strip("\t"):
             sheets[-1][1].append(line.split("\t"))
-    rows = []
-    for name, lines in sheets:
-        for record in _as_dicts(_from_header(lines)):
-            rows.append({"sheet": name, **record} if len(sheets) > 1 else record)
+    return sheets
+
+
+def _with_comments_apart(rows: list[list[str]]) -> list[list[str]]:
+    """Return rows whose comments are in columns of their own, after all others; those on the header are left out."""
+    comments: dict[int, dict[int, str]] = {}  # by column and row
+    for at, row in enumerate(rows):
+        for column, cell in enumerate(row):
+            if match := _COMMENT.search(cell):
+                row[column] = cell[: match.start()]
+                comments.setdefault(column, {})[at] = match[1]
+    header = _header_at(rows)
+    width = max(map(len, rows), default=0)
+    for column, texts in sorted(comments.items()):
+        if set(texts) == {header}:
+            continue
+        for at, row in enumerate(rows):
+            row += [""] * (width - len(row)) + [texts.get(at, "")]
+        rows[header][-1] = f"{rows[header][column]} [comment]".strip()
+        width += 1
     return rows
 
 

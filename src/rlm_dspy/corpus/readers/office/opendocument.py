@@ -12,6 +12,7 @@ MOST_CELLS = 20_000_000  # of a spreadsheet
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, LibreOffice's limits
 _MOST_SPACES = 1_000
 
+_IN_CELLS = frozenset({"p", "h", "list", "table", "annotation"})  # the rest of a sheet's cell is drawn on it
 _UNSEEN = frozenset(
     """tracked-changes forms sequence-decls variable-decls user-field-decls creator date date-string creator-initials
     note-citation table-column table-columns bookmark change-start change-end hidden-text hidden-paragraph
@@ -65,10 +66,16 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     limit = _Limit()
     for table in (one for one in _body_element(package, "spreadsheet") if local_name(one) == "table"):
         name = " ".join(value_of(table, "name").split())
-        yield f"=== {name}{' (hidden)' if value_of(table, 'style-name') in hidden else ''} ===", "", False
-        rows = _sheet_rows(table, limit)
+        mark = " (hidden)" if value_of(table, "style-name") in hidden else ""
+        yield f"=== {name}{mark} ===", f"sheet {name}", False
+        drawn: list[str] = []
+        rows = _sheet_rows(table, limit, drawn)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
+        drawn += _Story().blocks([one for one in table if local_name(one) == "shapes"])
+        lines = [line for line in drawn if line.strip()]
+        if lines:
+            yield "\n".join(lines), f"sheet {name}, drawings", False
         if limit.reached():
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {limit.reached()}")
 
@@ -162,7 +169,7 @@ class _Story:
         waiting, self._beside = self._beside, []
         return waiting
 
-    def cell(self, cell: Element) -> str:
+    def cell(self, cell: Element | list[Element]) -> str:
         """Return the text of a table cell on one line."""
         return " ".join(" ".join(self.blocks(cell)).split())
 
@@ -239,12 +246,12 @@ class _Limit:
         return ""
 
 
-def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
-    """Return the rows of a sheet, up to the last non-empty one."""
+def _sheet_rows(table: Element, limit: _Limit, drawn: list[str]) -> list[str]:
+    """Return the rows of a sheet, up to the last non-empty one; add to ``drawn`` the texts that lie on its cells."""
     rows: list[str] = []
     empty = 0
     for row in all_named(table, "table-row"):
-        line = _sheet_row(row, limit)
+        line = _sheet_row(row, limit, drawn)
         times = min(_repeat_count(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
         if not line:
             empty += max(0, times)
@@ -260,14 +267,14 @@ def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
     return rows
 
 
-def _sheet_row(row: Element, limit: _Limit) -> str:
+def _sheet_row(row: Element, limit: _Limit, drawn: list[str]) -> str:
     cells: list[str] = []
     empty = size = 0
     for cell in (one for one in row if local_name(one).endswith("table-cell")):
         if local_name(cell).startswith("covered"):
             text = ""
         else:
-            text = _cell_value(cell)
+            text = _cell_value(cell, drawn)
         times = min(_repeat_count(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
         if not text:
             empty += max(0, times)
@@ -282,17 +289,20 @@ def _sheet_row(row: Element, limit: _Limit) -> str:
     return "\t".join(cells)
 
 
-def _cell_value(cell: Element) -> str:
+def _cell_value(cell: Element, drawn: list[str]) -> str:
     """Return the displayed value of a cell: dates as ISO 8601, formulas without a stored value as written."""
-    story = _Story()
-    story._inside = 1
-    text = story.cell(cell)
+    drawn += _Story().blocks([one for one in cell if local_name(one) not in _IN_CELLS])
+    text = _Story().cell([one for one in cell if local_name(one) in _IN_CELLS and local_name(one) != "annotation"])
     kind, formula = value_of(cell, "value-type"), value_of(cell, "formula")
     if kind == "date" and value_of(cell, "date-value"):
         text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
     elif not text:
         text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
-    return " ".join([text, *story.take_lines_beside()]).strip()
+    comments = [_Story().cell(one) for one in cell if local_name(one) == "annotation"]
+    told = " / ".join(filter(None, comments))
+    if told:
+        text = f"{text} [comment: {told}]"
+    return text.strip()
 
 
 def _repeat_count(element: Element, name: str) -> int:

@@ -149,7 +149,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             hidden = " (hidden)"
         else:
             hidden = ""
-        yield f"=== {name}{hidden} ===", "", False
+        yield f"=== {name}{hidden} ===", f"sheet {name}", False
         rows = book.rows(relation.target)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True

@@ -26,7 +26,7 @@ def sqlite_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         if data[18:20] == b"\x02\x02":
             notes.append("its newest rows may be in a -wal file beside it, which is not read")
         for name in names:
-            yield f"=== {' '.join(name.split())} ===", "", False
+            yield f"=== {' '.join(name.split())} ===", f"table {name}", False
             yield from _row_pieces(database, name, notes)
 
 
@@ -115,7 +115,7 @@ def arrow_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 
 def _batch_pieces(names: list[str], batches: Iterable[Any]) -> Iterator[Piece]:
-    yield "=== table ===", "", False
+    yield "=== table ===", "table", False
     yield "\t".join(map(cell_text, names)), "", False
     rows = 0
     for batch in batches:
