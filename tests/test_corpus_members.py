@@ -269,7 +269,7 @@ def test_a_reader_of_no_distribution_is_held_to_the_same(monkeypatch):
 
     for ending in ("texts", "own", "nothing"):
         reader = Reader(ending, getattr(theirs_of_members, ending))
-        monkeypatch.setattr("rlm_dspy.corpus.collecting.find", lambda name, data, reader=reader: reader)
+        monkeypatch.setattr("rlm_dspy.corpus.collecting.find", lambda *_, reader=reader: reader)
         assert reasons(collected({"a.x": b"x"}))["a.x"].startswith("its reader ")
 
 
@@ -327,6 +327,42 @@ def test_a_mail_is_read_in_the_larger_encoding_that_its_name_stands_for(tmp_path
     assert text in read([tmp_path / "a.eml"])["a.eml"]
     (tmp_path / "a.html").write_bytes(f'<meta charset="{charset}"><p>'.encode() + text.encode(encoding) + b"</p>")
     assert text in read([tmp_path / "a.html"])["a.html"]
+
+
+NAME = "ФИО: ИВ, ТВЕРЬ"
+
+
+def mail_of(kind, body, more=b""):
+    return b"From: a@b.c\nMIME-Version: 1.0\nContent-Type: " + kind + b"\n" + more + b"\n" + body
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.mht", mail_of(b"text/html", b"<meta charset=koi8-r><p>" + NAME.encode("koi8-r"))),
+        ("b.eml", mail_of(b"text/csv; charset=koi8-r; name=t.csv", NAME.encode("koi8-r"))),
+        ("c.eml", mail_of(b"text/html; charset=koi8-r", NAME.encode("koi8-r"), b"Content-Disposition: attachment\n")),
+        ("d.eml", mail_of(b"text/plain; charset=utf-7", NAME.encode("utf-7"))),
+        ("e.eml", mail_of(b"text/plain; charset=hz-gb-2312", NAME.encode("hz"))),
+    ],
+)
+def test_a_charset_that_is_told_is_believed_in_all_parts_of_a_mail(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    corpus = read([tmp_path])
+    assert any(NAME in text for _, text in corpus.items())
+    assert not corpus.problems
+
+
+def test_the_encoding_that_the_user_names_holds_in_pages_and_mails_that_tell_none(tmp_path):
+    name = NAME.encode("koi8-r")
+    (tmp_path / "a.html").write_bytes(b"<p>" + name)
+    (tmp_path / "b.eml").write_bytes(b"From: a@b.c\nSubject: " + name + b"\n\n" + name)
+    (tmp_path / "c.html").write_bytes('<meta charset="cp1253"><p>Τιμή'.encode("cp1253"))
+    (tmp_path / "d.html.gz").write_bytes(gzip.compress(b"<p>" + name))
+    assert NAME not in read([tmp_path])["a.html"]
+    corpus = read([tmp_path], encoding="koi8-r", exclude=["home"])
+    assert [corpus[one].count(NAME) for one in corpus.names] == [1, 2, 0, 1]
+    assert corpus["c.html"] == "Τιμή\n"
 
 
 def test_a_mail_whose_text_part_is_blank_is_read_from_its_page(tmp_path):

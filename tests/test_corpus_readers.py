@@ -451,7 +451,7 @@ def test_each_office_kind_is_converted_by_the_program():
     )}  # fmt: skip
     assert made["docx"]["text"].startswith("# Terms\n")
     assert made["pptx"]["marks"] == [(1, "slide 1", False), (2, "slide 2", False)]
-    assert made["xlsx"]["marks"] == [(2, "sheet Sales row", True)]
+    assert made["xlsx"]["marks"] == [(1, "sheet Sales", False), (2, "sheet Sales row", True)]
     assert office.answer("xlsx", b"no archive")["error"].startswith("broken: BadZipFile")
     assert office.answer("pdf", documents.pdf(["x"], password="p")) == {"error": "an encrypted PDF"}
 

@@ -26,11 +26,7 @@ _KINDS = {
     "parquet": "parquet", "arrow": "arrow", "arrows": "arrow", "feather": "arrow",
 }  # fmt: skip
 
-_MARKUP = {
-    "html": Reader("html", markup.read_html, converter.VERSION),
-    "notebook": Reader("notebook", markup.read_notebook),
-    "e-mail": Reader("e-mail", mail.read_email),
-}
+_MARKUP = frozenset({"html", "notebook", "e-mail"})
 _PACKED = {
     b"\x1f\x8b": Unpacker("gzip", archives.read_gzip),
     b"BZh": Unpacker("bzip2", archives.read_bzip2),
@@ -52,8 +48,10 @@ def kind_of(name: str) -> str:
     return _KINDS.get(_name_ending(name), "text")
 
 
-def find(name: str, data: bytes) -> Reader | Unpacker | None:
+def find(name: str, data: bytes, charset: str | None = None, encoding: str | None = None) -> Reader | Unpacker | None:
     """Return the reader for a file, or None for plain text and for formats without a reader.
+
+    ``charset`` is the one told with a page, ``encoding`` the one the user named for pages and e-mails that tell none.
 
     An entry point in the group ``rlm_dspy.readers``, named after the file extension without the dot, takes precedence
     over the built-in readers.
@@ -79,7 +77,19 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
     if data.startswith(_OLE):
         raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
-    return packed or _MARKUP.get(_markup_kind(name, data))
+    return packed or _markup_reader(_markup_kind(name, data), charset, encoding)
+
+
+def _markup_reader(kind: str, charset: str | None, encoding: str | None) -> Reader | None:
+    """Return the reader for a page, notebook or e-mail in these encodings; a page's are part of its cache key."""
+    if kind == "html":
+        version = "/".join(filter(None, (converter.VERSION, charset and f"charset={charset}", encoding)))
+        return Reader(kind, functools.partial(markup.read_html, charset=charset, encoding=encoding), version)
+    if kind == "notebook":
+        return Reader(kind, markup.read_notebook)
+    if kind == "e-mail":
+        return Reader(kind, functools.partial(mail.read_email, encoding=encoding))
+    return None
 
 
 def _markup_kind(name: str, data: bytes) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from dataclasses import replace
 from typing import Any
 
 from rlm_dspy.corpus.corpus import LineMark
-from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
+from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
@@ -17,12 +16,13 @@ from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 _MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; larger pages are read unparsed
 _TEXTLESS = "no text in it"  # why a page that only draws is not read
 
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
 
+def read_html(data: bytes, name: str, charset: str | None = None, encoding: str | None = None) -> Converted:
+    """Return the visible text of a page, without scripts and styles, with Markdown headings.
 
-def read_html(data: bytes, name: str) -> Converted:
-    """Return the visible text of a page, without scripts and styles, with Markdown headings."""
-    text, note = _decode_page(data)
+    ``charset`` is the one told with the page, ``encoding`` the one the user named.
+    """
+    text, note = decode_declared(data, [charset, page_charset(data)], encoding)
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
     converted = _convert_page(text)
@@ -32,17 +32,6 @@ def read_html(data: bytes, name: str) -> Converted:
 def _convert_page(page: str) -> Converted:
     """Parse a page in the child process, where a hostile page can only time out."""
     return converter.shared().convert("html", page.encode("utf-8", "replace"))
-
-
-def _decode_page(data: bytes) -> tuple[str, str]:
-    declared = _CHARSET.search(data[:2048])
-    if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        # If the declared encoding is wrong, the encoding is guessed as for any other file.
-        with contextlib.suppress(UnicodeError):
-            encoding = as_written(known_encoding(declared[1].decode("ascii")))
-            if encoding and not encoding.startswith(("utf-16", "utf-32")):  # unreadable in these
-                return data.decode(encoding), ""
-    return decode(data)
 
 
 def read_notebook(data: bytes, name: str) -> Converted:
