@@ -26,6 +26,7 @@ _ENDS = {tag: {"p"} for tag in _BLOCKS - _IN_A_PARAGRAPH} | {  # elements that a
     "td": {"p", "td", "th"}, "th": {"p", "td", "th"}, "tr": {"p", "td", "th", "tr"},
     "tbody": {"p", "td", "th", "tr", "tbody", "thead"}, "tfoot": {"p", "td", "th", "tr", "tbody", "thead"},
 }  # fmt: skip
+_TABLE_TAGS = frozenset({"caption", "table", "tbody", "tfoot", "thead", "tr"})
 _VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose value is not shown
 
 _NAME = re.compile(r"[a-zA-Z][^\s/>]*")
@@ -34,6 +35,9 @@ _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
 _KEPT = "\x1f"  # placeholder for significant spaces until the others are collapsed
+_BREAK = "\x1e"  # the end of a line in a cell, a space if its row is one line
+_NEXT_CELL = " \t"
+_MAX_ROW_CHARS = 5_000  # characters of a row on one line; a longer one lays out a page
 _MAX_REPEATED_CHARS = 200  # characters of a cell that are repeated in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells repeated in all tables, so that the text stays about as long as the page
 
@@ -137,39 +141,60 @@ class _Table:
 
     def __init__(self) -> None:
         self.column = 0
-        self.opened: tuple[int, int, int] | None = None  # column and row span of a cell, and where its text begins
+        self.opened: tuple[int, int, int, int] | None = None  # first column, rows, columns and begin of a cell's text
         self.spanning: dict[int, tuple[int, str]] = {}  # by column: rows left, and text
+        self.row = 0  # the part in which the row begins
+        self.is_layout = False  # whether a cell of the row holds another table
 
-    def begin(self, parts: list[str], rows: int) -> None:
+    def begin(self, parts: list[str], rows: int, columns: int) -> None:
         """Handle the start of a cell, after those that span into its row."""
         self.close(parts)
         self.fill(parts)
-        parts.append(" \t")
-        self.opened = (self.column, rows, len(parts))
-        self.column += 1
+        parts.append(_NEXT_CELL)
+        self.opened = (self.column, rows, columns, len(parts))
+        self.column += columns
 
     def close(self, parts: list[str]) -> None:
-        """Handle the end of the open cell."""
-        if self.opened is not None:
-            (column, rows, start), self.opened = self.opened, None
-            if rows > 1:
-                self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_MAX_REPEATED_CHARS])
+        """Handle the end of the open cell: write the empty cells for the further columns that it spans."""
+        if self.opened is None:
+            return
+        (first, rows, columns, start), self.opened = self.opened, None
+        if rows > 1:
+            text = " ".join("".join(parts[start:]).replace(_BREAK, " ").split())[:_MAX_REPEATED_CHARS]
+            for column in range(first, first + columns):
+                self.spanning[column] = (rows - 1, text if column == first else "")
+        parts += [_NEXT_CELL] * (columns - 1)
 
     def fill(self, parts: list[str]) -> None:
         """Write the cells from rows above that span into the next columns of this row."""
         while self.column in self.spanning:
             rows, text = self.spanning.pop(self.column)
-            parts.append(f" \t{text}")
+            parts.append(f"{_NEXT_CELL}{text}")
             if rows > 1:
                 self.spanning[self.column] = (rows - 1, text)
             self.column += 1
 
     def end_row(self, parts: list[str]) -> None:
-        """Handle the end of a row."""
+        """Handle the end of a row, which is one line unless its cells are long or hold a table."""
         self.close(parts)
         if self.column:
             self.fill(parts)
-        self.column = 0
+        if self.column > 1 and not self.is_layout:
+            _join_lines(parts, self.row)
+        self.column, self.row, self.is_layout = 0, len(parts), False
+
+
+def _join_lines(parts: list[str], start: int) -> None:
+    """Replace the breaks from a part on by spaces, unless the text is too long to be the row of a table."""
+    if _BREAK not in parts[start:] or sum(map(len, parts[start:])) > _MAX_ROW_CHARS:
+        return
+    last = "\t"
+    for at in range(start, len(parts)):
+        if parts[at] == _BREAK:
+            parts[at] = " "
+        if last == " " or (last == "\t" and parts[at] != _NEXT_CELL):
+            parts[at] = parts[at].lstrip(" ")
+        last = parts[at][-1:] or last
 
 
 class _Page:
@@ -203,7 +228,7 @@ class _Page:
             self._begin_cell(attributes)
         elif tag in _BLOCKS:
             self._follow_table(tag)
-            self._parts.append("\n")
+            self._parts.append(self._line_end(tag))
             if re.fullmatch("h[1-6]", tag):
                 self._parts.append("#" * int(tag[1]) + " ")
             elif tag == "li":
@@ -211,20 +236,26 @@ class _Page:
         self._write_attributes(tag, attributes)
 
     def _begin_cell(self, attributes: Attributes) -> None:
-        rows = attributes.get("rowspan", "1")
-        if rows.isdecimal() and len(rows) < 6:
-            spanned = min(int(rows), self._spans)
-        else:
-            spanned = 1
-        if spanned > 1:
-            self._spans -= spanned
+        rows, columns = _span(attributes, "rowspan"), _span(attributes, "colspan")
+        if rows * columns > self._spans:
+            rows, columns = max(1, min(rows, self._spans)), 1
+        if rows * columns > 1:
+            self._spans -= rows * columns
         if self._tables:
-            self._tables[-1].begin(self._parts, spanned)
+            self._tables[-1].begin(self._parts, rows, columns)
         else:
-            self._parts.append(" \t")
+            self._parts.append(_NEXT_CELL)
+
+    def _line_end(self, tag: str) -> str:
+        """Return what begins or ends a block: in a cell, a break that its row may turn into a space."""
+        if tag not in _TABLE_TAGS and self._tables and self._tables[-1].opened is not None:
+            return _BREAK
+        return "\n"
 
     def _follow_table(self, tag: str) -> None:
         if tag == "table":
+            if self._tables:
+                self._tables[-1].is_layout = True
             self._tables.append(_Table())
         elif tag == "tr" and self._tables:
             self._tables[-1].end_row(self._parts)
@@ -253,7 +284,7 @@ class _Page:
                 self._tables[-1].end_row(self._parts)
             if tag == "table" and self._tables:
                 self._tables.pop()
-            self._parts.append("\n")
+            self._parts.append(self._line_end(tag))
 
     def text(self, text: str) -> None:
         """Handle a text."""
@@ -285,7 +316,7 @@ class _Page:
     def result(self) -> str:
         """Return the text of the page."""
         self._close_link()
-        lines = (line.strip(" ") for line in "".join(self._parts).split("\n"))
+        lines = (line.strip(" ").rstrip(" \t") for line in "".join(self._parts).replace(_BREAK, "\n").split("\n"))
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
 
     def _make_room(self, tag: str) -> None:
@@ -323,6 +354,14 @@ def _is_hidden(tag: str, attributes: Attributes) -> bool:
     if tag in ("html", "body"):  # scripts unhide these when they finish
         return False
     return "hidden" in attributes or re.search(r"display\s*:\s*none", attributes.get("style", ""), re.I) is not None
+
+
+def _span(attributes: Attributes, name: str) -> int:
+    """Return how many rows or columns a cell spans."""
+    span = attributes.get(name, "1")
+    if span.isdecimal() and len(span) < 6:
+        return max(1, int(span))
+    return 1
 
 
 def _link_address(target: str) -> str:
