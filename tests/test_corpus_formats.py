@@ -37,6 +37,8 @@ def seen(kind: str, data: bytes) -> str:
         (r"{\header QX-7731\par}body{\footerf p. 1}{\header QX-7731}", "[header] QX-7731\nbody\n[footer] p. 1"),
         (r"{\shp{\*\shpinst{\sp{\sn a}{\sv b}}{\shptxt boxed}}}", "boxed"),
         (r"left open {\b bold", "left open bold"),
+        (r"10{\super 6} N, 10\super -\super 3\nosupersub  m, {\strike 500} 300{\striked1 old}",
+         "10^6 N, 10^-3 m, [struck: 500] 300[struck: old]"),
         (r"} closed too often} \par x", "closed too often\nx"),
     ],
 )  # fmt: skip
@@ -97,6 +99,22 @@ def open_document(kind: str, body: str, styles: str = "", pages: str = "") -> by
 )  # fmt: skip
 def test_opendocument_texts(body, text):
     assert seen("odt", open_document("text", body)) == text + "\n"
+
+
+def test_styles_that_raise_or_strike_a_text():
+    styles = "".join(
+        f'<style:style style:name="{name}"><style:text-properties {look}/></style:style>'
+        for name, look in (
+            ("a", 'style:text-position="super 58%"'),
+            ("b", 'style:text-position="-33% 58%"'),
+            ("c", 'style:text-line-through-style="solid"'),
+            ("d", 'style:text-position="0% 100%" style:text-line-through-style="none"'),
+        )
+    )
+    spans = "".join(f'10<text:span text:style-name="{name}">6</text:span> ' for name in "abcd")
+    body = f'<text:p>{spans}</text:p><text:p text:style-name="c">gone</text:p>'
+    made = seen("odt", open_document("text", body, styles))
+    assert made == "10^6 10_6 10[struck: 6] 106 \n[struck: gone]\n"
 
 
 def test_headers_of_opendocument_texts_are_read_once():

@@ -63,6 +63,25 @@ def test_a_cell_that_spans_rows_is_read_in_each(rows, text):
 
 
 @pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("10<sup>6</sup> N, 10<sup>-3</sup>, in 1999<sup>[1]</sup>, 1<sup>st</sup>, H<sub>2</sub>O", None),
+        ("10<sub>2</sub> m<sup>2</sup>", "10_2 m2"),
+        ("Fee: <del>500</del> 300, <s>a <b>b</b></s> c", "Fee: [struck: 500] 300, [struck: a b] c"),
+        ("<p style='text-decoration:line-through'>old<img style='x:line-through'></p>new", "[struck: old]\nnew"),
+        ("<strike>open", "[struck: open]"),
+        ("<math> <msup> <mn>10</mn> <mn>6</mn> </msup><mo>=</mo><msqrt><mn>2</mn></msqrt></math>", "10^6=sqrt(2)"),
+        ("<math><mfrac><mn>1</mn><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow></mfrac></math>", "(1)/(a+b)"),
+        ("<msup><mi>x</mi><mrow><mi>n</mi><mo>+</mo><mn>1</mn></mrow></msup>y", "x^(n+1)y"),
+        ("<mroot><mi>x</mi><mn>3</mn></mroot> <msubsup><mi>a</mi><mn>1</mn><mn>2</mn></msubsup>", "root(x, 3) a_1^2"),
+        ("<math><mn>1</mn><annotation>\\frac</annotation></math>", "1"),
+    ],
+)
+def test_raised_and_struck_text_and_formulas(page, text):
+    assert seen(page).strip() == (text or "10^6 N, 10^-3, in 1999[1], 1st, H2O")
+
+
+@pytest.mark.parametrize(
     ("rows", "text"),
     [
         ("<tr><td><p>Rent</p></td><td> <p>100</p> </td><td>7", "Rent \t100 \t7"),

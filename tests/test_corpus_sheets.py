@@ -46,6 +46,17 @@ def seen(data: bytes, kind: str = "xlsx") -> str:
     return made["text"]
 
 
+def test_raised_and_struck_cells():
+    fonts = '<fonts><font/><font><strike/></font><font><strike val="0"/></font></fonts>'
+    styles = fonts + "<cellXfs>" + "".join(f'<xf numFmtId="0" fontId="{font}"/>' for font in range(3)) + "</cellXfs>"
+    runs = '<si><r><t>10</t></r><r><rPr><vertAlign val="superscript"/></rPr><t>6</t></r></si>'
+    runs += "<si><r><rPr><strike/></rPr><t>old</t></r><r><t> new</t></r></si>"
+    cells = '<c t="s"><v>0</v></c><c t="s"><v>1</v></c><c s="1"><v>500</v></c><c s="2"><v>300</v></c>'
+    assert (
+        seen(book_of(f"<row>{cells}</row>", styles, runs)) == "=== S ===\n10^6\t[struck: old] new\t[struck: 500]\t300\n"
+    )
+
+
 def test_a_formula_that_nobody_calculated_is_shown_and_told():
     rows = '<row r="1"><c r="A1"><f>B1*2</f><v></v></c><c r="B1"><v>4</v></c><c r="C1"><f>B1*3</f><v>12</v></c></row>'
     rows += '<row r="2"><c r="A2" t="str"><f>""</f><v></v></c><c r="B2" t="str"><f>SUM(B1)</f></c></row>'
@@ -196,6 +207,18 @@ def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
     assert "c10499\t10499\n" in seen(saved(show), "pptx")
     monkeypatch.setattr(slides, "_MOST_VALUES", 2_000)
     assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
+
+
+def test_raised_and_struck_text_of_a_slide():
+    runs = "".join(
+        f"<a:r><a:rPr {look}/><a:t>{text}</a:t></a:r>"
+        for text, look in (
+            ("10", ""), ("6", 'baseline="30000"'), (" 10", 'baseline="0"'), ("2", 'baseline="-25000"'),
+            (" old", 'strike="sngStrike"'), (" new", 'strike="noStrike"'),
+        )
+    )  # fmt: skip
+    show = show_of(slide_of(f"<p:sp><p:txBody><a:p>{runs}</a:p></p:txBody></p:sp>"))
+    assert seen(show, "pptx") == "10^6 10_2 [struck: old] new\n"
 
 
 def test_hidden_slides_are_marked_and_alternatives_read_once():

@@ -5,6 +5,7 @@ import pytest
 from documents import NAMESPACES, packed, paragraph, related, run, word_of
 from rlm_dspy.corpus.readers import office
 
+RAISED = '<w:vertAlign w:val="superscript"/>'
 WHO = 'w:id="1" w:author="A"'
 
 
@@ -37,6 +38,15 @@ def control(content: str) -> str:
         (f"<w:r><w:ruby><w:rubyPr/><w:rt>{run('とう')}</w:rt><w:rubyBase>{run('東')}</w:rubyBase></w:ruby></w:r>",
          "東(とう)"),
         (f"<m:oMath><m:f><m:num>{run('a')}</m:num><m:den>{run('b')}</m:den></m:f></m:oMath>", "(a)/(b)"),
+        (f"<m:rad><m:deg/><m:e>{run('2')}</m:e></m:rad><m:rad><m:deg>{run('3')}</m:deg><m:e>{run('x')}</m:e></m:rad>",
+         "sqrt(2)root(x, 3)"),
+        (f"<m:d><m:e>{run('a+b')}</m:e></m:d><m:d><m:dPr><m:begChr m:val='['/><m:endChr m:val=''/></m:dPr></m:d>",
+         "(a+b)["),
+        (f"<m:nary><m:naryPr><m:chr m:val='∑'/></m:naryPr><m:sub>{run('i=1')}</m:sub><m:sup>{run('n')}</m:sup>"
+         f"<m:e>{run('i')}</m:e></m:nary>", "∑_(i=1)^n i"),
+        (run("10") + run("-", RAISED) + run("6", RAISED) + run("; 1") + run("st", RAISED), "10^-6; 1st"),
+        (run("500", "<w:strike/>") + run(" 300") + run("9", "<w:dstrike/>") + run("8", '<w:strike w:val="0"/>'),
+         "[struck: 500] 300[struck: 9]8"),
         ('<w:r><w:drawing><wp:inline><wp:docPr id="1" name="p" descr="A red valve"/></wp:inline></w:drawing></w:r>',
          "[image: A red valve]"),
     ],

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 
-from .pieces import Notes, Piece
+from .pieces import LOWERED, LOWERED_END, RAISED, RAISED_END, STRUCK, STRUCK_END, Notes, Piece
 
-_UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
+_UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object", "annotation"})
 _DRAWN = frozenset({"text", "title", "desc"})  # elements of a drawing (svg) whose text is read
 _UNDRAWN = frozenset({"defs", "symbol", "style", "script"})
 _BLOCKS = frozenset(
@@ -40,6 +40,15 @@ _NEXT_CELL = " \t"
 _MAX_ROW_CHARS = 5_000  # characters of a row on one line; a longer one lays out a page
 _MAX_REPEATED_CHARS = 200  # characters of a cell that are repeated in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells repeated in all tables, so that the text stays about as long as the page
+
+_MARKS = {"sup": RAISED, "sub": LOWERED} | dict.fromkeys(("del", "s", "strike"), STRUCK)
+_MARK_ENDS = {"sup": RAISED_END, "sub": LOWERED_END}
+# What stands before the parts of a formula, between them and after them.
+_FORMULAS = {
+    "mfrac": ("(", ")/(", ")"), "msqrt": ("sqrt(", ")"), "mroot": ("root(", ", ", ")"), "msup": ("", "^", ""),
+    "msub": ("", "_", ""), "msubsup": ("", "_", "^", ""), "munder": ("", "_", ""), "munderover": ("", "_", "^", ""),
+}  # fmt: skip
+_SYMBOLS = frozenset({"mi", "mn", "mo", "mtext"})  # parts of a formula that need no parentheses
 
 _DECLARATION_CHARS = 2_000  # characters searched for an XHTML declaration
 
@@ -210,6 +219,9 @@ class _Page:
         self._title = False
         self._tables: list[_Table] = []
         self._spans = _MOST_SPANNING
+        self._struck = 0  # number of open elements when a struck-through one began, or 0
+        self._formulas: dict[int, tuple[str, int]] = {}  # by number of open elements: a formula, and its parts so far
+        self._closing: dict[int, str] = {}  # what is written when the element at this depth ends
         self._link: tuple[str, int] = ("", 0)  # target of the open link, and the number of parts at its start
 
     def start(self, tag: str, attributes: Attributes) -> None:
@@ -224,6 +236,8 @@ class _Page:
                 self._drawing = tag == "svg" and not _is_hidden(tag, attributes)
         if self._hidden or (tag in _VOID and _is_hidden(tag, attributes) and tag != "br"):
             return
+        if tag not in _VOID:
+            self._mark_start(tag, attributes)
         if tag in ("td", "th"):
             self._begin_cell(attributes)
         elif tag in _BLOCKS:
@@ -234,6 +248,29 @@ class _Page:
             elif tag == "li":
                 self._parts.append("- ")
         self._write_attributes(tag, attributes)
+
+    def _mark_start(self, tag: str, attributes: Attributes) -> None:
+        """Mark the begin of raised, lowered and struck-through text, and of a formula and its parts."""
+        depth = len(self._open)
+        if not self._struck and (_MARKS.get(tag) == STRUCK or "line-through" in attributes.get("style", "")):
+            self._struck = depth
+            self._parts.append(STRUCK)
+            self._closing[depth] = STRUCK_END
+        if tag in _MARK_ENDS:
+            self._parts.append(_MARKS[tag])
+            self._closing[depth] = _MARK_ENDS[tag] + self._closing.get(depth, "")
+        if depth - 1 in self._formulas:
+            formula, number = self._formulas[depth - 1]
+            self._formulas[depth - 1] = (formula, number + 1)
+            between = _FORMULAS[formula][1:-1]
+            if 0 < number <= len(between):
+                needs_brackets = between[number - 1] in ("^", "_") and tag not in _SYMBOLS
+                self._parts.append(between[number - 1] + ("(" if needs_brackets else ""))
+                self._closing[depth] = ")" if needs_brackets else ""
+        if tag in _FORMULAS:
+            self._parts.append(_FORMULAS[tag][0])
+            self._formulas[depth] = (tag, 0)
+            self._closing[depth] = _FORMULAS[tag][-1] + self._closing.get(depth, "")
 
     def _begin_cell(self, attributes: Attributes) -> None:
         rows, columns = _span(attributes, "rowspan"), _span(attributes, "colspan")
@@ -296,6 +333,8 @@ class _Page:
         if self._is_drawn():
             self._append_text(re.sub(r"\s+", " ", f" {text} "))
         if not self._hidden:
+            if len(self._open) in self._formulas and not text.strip():
+                text = ""
             if self._count.get("pre"):
                 text = text.replace(" ", _KEPT)
             elif not self._count.get("textarea"):
@@ -315,6 +354,8 @@ class _Page:
 
     def result(self) -> str:
         """Return the text of the page."""
+        while self._closing:
+            self._parts.append(self._closing.popitem()[1])
         self._close_link()
         lines = (line.strip(" ").rstrip(" \t") for line in "".join(self._parts).replace(_BREAK, "\n").split("\n"))
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
@@ -332,12 +373,22 @@ class _Page:
         """End the last element of this tag and everything in it."""
         ended = ""
         while ended != tag:
+            if self._closing:
+                self._close_marks(len(self._open))
             ended = self._open.pop()
             self._count[ended] -= 1
             if ended == "a":
                 self._close_link()
         if len(self._open) < self._hidden:
             self._hidden = 0
+
+    def _close_marks(self, depth: int) -> None:
+        """Write what ends with the element at a depth."""
+        if depth in self._closing:
+            self._parts.append(self._closing.pop(depth))
+        self._formulas.pop(depth, None)
+        if depth == self._struck:
+            self._struck = 0
 
     def _close_link(self) -> None:
         """Write a link's target after its text, unless the text already shows it."""

@@ -5,20 +5,21 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import IO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from .parts import BROKEN, Package, all_named, child_of, local_name, refuse_entities, relation_of, value_of
-from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked
 from .slides import chart_lines, paragraphs_of
 
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
 _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s", 20: "h:m", 21: "h:m:s",
           22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # built-in formats
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
+_ALIGNED = {"superscript": RAISED, "subscript": LOWERED}
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
 _FIRST_DATE = 7_305  # days: from 1920 on, a number shown as a time of day is a date with its time, not a duration
@@ -32,6 +33,7 @@ class Format:
     date: str = ""
     percent: bool = False
     zeros: int = 0
+    struck: bool = False
 
 
 def formats_of(root: Element) -> list[Format]:
@@ -40,7 +42,19 @@ def formats_of(root: Element) -> list[Format]:
     styles = child_of(root, "cellXfs")
     if styles is None:
         return []
-    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles]
+    fonts = [_is_struck(font) for font in child_of(root, "fonts") or ()]
+    formats = []
+    for one in styles:
+        font = value_of(one, "fontId")
+        struck = font.isdecimal() and int(font) < len(fonts) and fonts[int(font)]
+        formats.append(replace(_number_format(value_of(one, "numFmtId"), codes), struck=struck))
+    return formats
+
+
+def _is_struck(font: Element | None) -> bool:
+    """Return whether a font, or the properties of a run, strike the text through."""
+    strike = child_of(font, "strike")
+    return strike is not None and value_of(strike, default="1") in ("1", "true")
 
 
 def _number_format(number: str, codes: dict[str, str]) -> Format:
@@ -109,7 +123,10 @@ def rich_text(element: Element) -> str:
         if local_name(one) == "t":
             parts.append(one.text or "")
         elif local_name(one) == "r":
-            parts += [inner.text or "" for inner in one if local_name(inner) == "t"]
+            properties = child_of(one, "rPr")
+            text = "".join(inner.text or "" for inner in one if local_name(inner) == "t")
+            text = marked(text, _ALIGNED.get(value_of(child_of(properties, "vertAlign")), ""))
+            parts.append(marked(text, STRUCK if _is_struck(properties) else ""))
     return "".join(parts)
 
 
@@ -215,6 +232,8 @@ class _Book:
         for cell in cells:
             column = position_of(cell.get("r", ""))[1] or column + 1
             text = " ".join(self._cell_text(cell).split())
+            if self._format_of(cell).struck:
+                text = marked(text, STRUCK)
             if text and column <= _MOST_COLUMNS:
                 values[column] = text
         for column, text in comments.get(number, {}).items():
@@ -258,11 +277,14 @@ class _Book:
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":
-            style = cell.get("s", "")
-            known = style.isdecimal() and int(style) < len(self._formats)
-            form = self._formats[int(style)] if known else Format()
-            return number_text(text, form, since_1904=self._since_1904)
+            return number_text(text, self._format_of(cell), since_1904=self._since_1904)
         return text.replace("T00:00:00", "") if kind == "d" else text
+
+    def _format_of(self, cell: Element) -> Format:
+        style = cell.get("s", "")
+        if style.isdecimal() and int(style) < len(self._formats):
+            return self._formats[int(style)]
+        return Format()
 
     def _formula_text(self, formula: Element) -> str:
         self.formulas += 1

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from xml.etree.ElementTree import Element
 
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
-from .pieces import Notes, Piece
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, marked
 
 _MOST_VALUES = 1_000_000  # of a chart: its rows times its columns
 
@@ -21,15 +21,30 @@ def paragraphs_of(body: Element) -> list[str]:
 
 def _paragraph_text(paragraph: Element) -> str:
     parts = []
+    properties: Element | None = None
     for one in paragraph.iter():
         name = local_name(one)
-        if name == "t":
-            parts.append(one.text or "")
+        if name in ("r", "fld"):
+            properties = child_of(one, "rPr")
+        elif name == "t":
+            parts.append(_run_text(one.text or "", properties))
         elif name == "br":
             parts.append("\n")
         elif name == "tab":
             parts.append("\t" if len(one.attrib) == 0 else "")  # with attributes it is a tab stop
     return "".join(parts)
+
+
+def _run_text(text: str, properties: Element | None) -> str:
+    """Return a text marked as raised, lowered or struck through."""
+    baseline = value_of(properties, "baseline")
+    if value_of(properties, "strike") in ("sngStrike", "dblStrike"):
+        text = marked(text, STRUCK)
+    if baseline.startswith("-"):
+        return marked(text, LOWERED)
+    if baseline.strip("0%"):
+        return marked(text, RAISED)
+    return text
 
 
 def chart_lines(package: Package, part: str) -> Iterator[str]:
