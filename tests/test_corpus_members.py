@@ -437,6 +437,25 @@ def test_a_sentence_with_from_begins_no_message_of_an_mbox(tmp_path):
     assert body.strip() in corpus.documents[0].text
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"one\n\n", b"one\n"),
+        lambda data: b"\n" + data,
+        lambda data: data.replace(b"\n", b"\r"),
+        lambda data: data.replace(b"\n", b"\r\n"),
+    ],
+)
+def test_a_mailbox_of_sloppy_programs_is_read_message_by_message(tmp_path, change):
+    message = b"From a@b.c Mon Jan  1 00:00:00 2024\nFrom: a@b.c\nSubject: %s\n\nbody %s\n\n"
+    (tmp_path / "box").write_bytes(change(message % (b"x", b"one") + message % (b"y", b"two")))
+    corpus = read([tmp_path / "box"])
+    assert [corpus[name].split() for name in corpus.names] == [
+        ["From:", "a@b.c", "Subject:", "x", "body", "one"],
+        ["From:", "a@b.c", "Subject:", "y", "body", "two"],
+    ]
+
+
 def test_a_text_that_begins_with_from_is_no_mbox(tmp_path):
     (tmp_path / "a.txt").write_text("From here: the plan\nNote: bring water\n")
     assert read([tmp_path / "a.txt"])["a.txt"] == "From here: the plan\nNote: bring water\n"

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rlm_dspy.corpus.corpus import NO_MEMORY, Corpus, Document, LineMark, Skipped
-from rlm_dspy.corpus.decoding import bom_and_line_end, decode_declared, why_binary
+from rlm_dspy.corpus.decoding import bom_and_line_end, decode_declared, why_binary, with_line_feeds
 from rlm_dspy.corpus.document_cache import ConversionCache, available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
 from rlm_dspy.corpus.readers.archives import room_for
@@ -277,11 +277,13 @@ class Collector:
         """Return a text, as bytes if they are its UTF-8 already, and a note on what was guessed."""
         if charset is None and self._is_plain(data):
             return data, ""
-        return decode_declared(data, [charset], self._encoding)
+        text, guessed = decode_declared(data, [charset], self._encoding)
+        text, changed = with_line_feeds(text)
+        return text, _joined_notes(guessed, changed)
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether a text can be stored without decoding, as most large texts can."""
-        return self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
+        return self._encoding is None and data.isascii() and not any(one in data for one in (b"\0", b"\r", b"\x1b$"))
 
     def _add_converted(
         self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str

@@ -283,6 +283,7 @@ _DECLARED = re.compile(
     rb"|\A@charset \"([\w.:-]{1,40})\";"
     rb"|\A(?:[^\n]{0,200}\n)?[ \t\f]*(?:#|//|%|;|<!--)[^\n]{0,100}?\b(?:file)?(?:en)?coding[:=][ \t]*([\w.:-]{1,40})"
 )
+_LONE_RETURNS = re.compile(r"(?<!\r)\r++(?!\n)")
 _META = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I | re.A)
 _SEVEN_BIT = {"utf-7": "utf-7", "unicode-1-1-utf-7": "utf-7", "hz-gb-2312": "hz", "hz": "hz"}  # all bytes are ASCII
 # Encoding names that only browsers and mail programs know.
@@ -356,6 +357,14 @@ def decode_declared(data: bytes, charsets: Iterable[str | None], encoding: str |
             if not _is_broken(data, codec):
                 return data.decode(codec), ""
     return decode(data, encoding)
+
+
+def with_line_feeds(text: str) -> tuple[str, str]:
+    """Return a text whose lone carriage returns are line feeds, and a note if it has any."""
+    text, count = _LONE_RETURNS.subn(lambda match: "\n" * len(match[0]), text)
+    if count:
+        return text, "lone CRs read as line ends"
+    return text, ""
 
 
 def page_charset(data: bytes) -> str | None:

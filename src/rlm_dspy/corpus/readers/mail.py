@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
-from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset
+from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset, with_line_feeds
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
 from rlm_dspy.corpus.readers.sniffing import counted_bytes
@@ -21,8 +21,10 @@ _STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than thi
 _HIDING = re.compile(r"<(/?)(?:style|script|head)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-# The start of a message in an mbox: after a blank line, and only with a date in its line or the headers of an e-mail.
-_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From ([^\n]*)\n(?=[!-9;-~]+:)")
+# The start of a message in an mbox: only with a date in its line or the headers of an e-mail, with both where no blank
+# line comes before.
+_MESSAGE = re.compile(rb"^From ([^\n]*)\n(?=[!-9;-~]+:)", re.MULTILINE)
+_BLANK_LINES = (b"\n\n", b"\n\r\n")
 _POSTED = re.compile(
     rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b"
 )  # a date such as Jan  1 00:00:00 2024
@@ -107,6 +109,7 @@ def _hidden_page(message: Message, body: Message, text: str, encoding: str | Non
 
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the messages of an mbox file as e-mail files."""
+    data = _with_line_ends(data)
     starts = list(_message_starts(data))
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
@@ -120,7 +123,15 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
 
 def is_mbox(data: bytes) -> bool:
     """Return whether a file begins like an mbox."""
-    return data.startswith(b"From ") and next(_message_starts(data[:_HEAD_BYTES]), None) == 0
+    head = _with_line_ends(data[:_HEAD_BYTES]).lstrip(b"\r\n")
+    return head.startswith(b"From ") and next(_message_starts(head), None) == 0
+
+
+def _with_line_ends(data: bytes) -> bytes:
+    """Return a mailbox whose lines end with a line feed."""
+    if b"\n" in data[:_HEAD_BYTES]:
+        return data
+    return data.replace(b"\r", b"\n")
 
 
 def _message_starts(data: bytes) -> Iterator[int]:
@@ -130,7 +141,9 @@ def _message_starts(data: bytes) -> Iterator[int]:
         end = end if end >= 0 else match.end() + _HEAD_BYTES
         crlf = data.find(b"\n\r\n", match.end(), end)
         headers = data[match.end() : crlf if crlf >= 0 else end]
-        if _POSTED.search(match[1][:MAX_POSTED_BYTES]) or _MAIL_HEADER.search(headers):
+        signs = (_POSTED.search(match[1][:MAX_POSTED_BYTES]), _MAIL_HEADER.search(headers))
+        before = data[max(0, match.start() - 3) : match.start()]
+        if all(signs) or (any(signs) and (not before.strip() or before.endswith(_BLANK_LINES))):
             yield match.start()
 
 
@@ -188,7 +201,8 @@ def _part_text(part: Message, encoding: str | None) -> tuple[str, str]:
     charsets = [_part_charset(part)]
     if part.get_content_type() == "text/html":
         charsets.append(page_charset(data))
-    return decode_declared(data, charsets, encoding)
+    text, guessed = decode_declared(data, charsets, encoding)
+    return with_line_feeds(text)[0], guessed
 
 
 def _part_bytes(part: Message) -> bytes:
