@@ -57,6 +57,20 @@ def test_raised_and_struck_cells():
     )
 
 
+def test_odd_cells_cost_nothing_else():
+    day = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs>'
+    late = '<row r="1"><c s="1"><v>2958000</v></c><c><v>77</v></c></row>'
+    assert seen(book_of(late, day, properties='<workbookPr date1904="1"/>')) == "=== S ===\n2958000\t77\n"
+    rows = "".join(f'<row r="{number}"><c><v>{number}{number}</v></c></row>' for number in (3, 1, 1))
+    made = office.answer("xlsx", book_of(rows))
+    assert made["text"] == "=== S ===\n11\n\n33\n"
+    assert made["note"] == "a second row 1 in a sheet is left out"
+    text = '<row><c t="s"><v>0</v></c><c t="str"><v>a_x0041_b</v></c></row>'
+    assert (
+        seen(book_of(text, texts="<si><t>one_x000D_\ntwo_x005F_x000D_</t></si>")) == "=== S ===\none two_x000D_\taAb\n"
+    )
+
+
 def test_a_formula_that_nobody_calculated_is_shown_and_told():
     rows = '<row r="1"><c r="A1"><f>B1*2</f><v></v></c><c r="B1"><v>4</v></c><c r="C1"><f>B1*3</f><v>12</v></c></row>'
     rows += '<row r="2"><c r="A2" t="str"><f>""</f><v></v></c><c r="B2" t="str"><f>SUM(B1)</f></c></row>'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s"
           22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # built-in formats
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _ALIGNED = {"superscript": RAISED, "subscript": LOWERED}
+_ESCAPED = re.compile("_x([0-9a-fA-F]{4})_")
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
 _FIRST_DATE = 7_305  # days: from 1920 on, a number shown as a time of day is a date with its time, not a duration
@@ -75,7 +77,8 @@ def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
     except ValueError:
         return text
     if form.date and abs(number) < _LATEST_DAY:
-        return _date_text(number, form.date, since_1904=since_1904)
+        with contextlib.suppress(OverflowError):  # a day after the year 9999 is shown as its number
+            return _date_text(number, form.date, since_1904=since_1904)
     if form.percent:
         return f"{_digits_text(round(number * 100, 10))}%"
     plain = text if text.lstrip("-").isdecimal() else _digits_text(number)
@@ -127,7 +130,12 @@ def rich_text(element: Element) -> str:
             text = "".join(inner.text or "" for inner in one if local_name(inner) == "t")
             text = marked(text, _ALIGNED.get(value_of(child_of(properties, "vertAlign")), ""))
             parts.append(marked(text, STRUCK if _is_struck(properties) else ""))
-    return "".join(parts)
+    return unescaped_text("".join(parts))
+
+
+def unescaped_text(text: str) -> str:
+    """Return a text of a workbook with the characters that it writes as ``_x000D_``."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def position_of(reference: str) -> tuple[int, int]:
@@ -223,9 +231,9 @@ class _Book:
         return rows
 
     def _add_row(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
-        """Add a row of cells, preceded by any empty rows."""
+        """Add a row of cells, preceded by any empty rows; rows may come out of order."""
         number = number or len(rows) + 1
-        if not len(rows) < number <= _MOST_ROWS:
+        if number > _MOST_ROWS:
             return
         values: dict[int, str] = {}
         column = 0
@@ -243,11 +251,15 @@ class _Book:
             line = "\t".join(values.get(one, "") for one in range(1, max(values) + 1))
         else:
             line = ""
-        self._chars += len(line) + number - len(rows)
+        self._chars += len(line) + max(0, number - len(rows))
         if self._chars > MOST_CHARS:
             self.full = f"it has more than {MOST_CHARS:,} characters"
         elif self._cells > MOST_CELLS:
             self.full = f"it has more than {MOST_CELLS:,} cells"
+        elif number <= len(rows) and line and rows[number - 1]:
+            self._package.note(f"a second row {number:,} in a sheet is left out")
+        elif number <= len(rows):
+            rows[number - 1] = rows[number - 1] or line
         else:
             rows += [""] * (number - len(rows) - 1)
             rows.append(line)
@@ -274,11 +286,17 @@ class _Book:
             if formula is not None and not empty:
                 return self._formula_text(formula)
             return ""
+        return self._typed_text(kind, text, cell)
+
+    def _typed_text(self, kind: str, text: str, cell: Element) -> str:
+        """Return a stored value as displayed."""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":
             return number_text(text, self._format_of(cell), since_1904=self._since_1904)
-        return text.replace("T00:00:00", "") if kind == "d" else text
+        if kind == "d":
+            return text.replace("T00:00:00", "")
+        return unescaped_text(text)
 
     def _format_of(self, cell: Element) -> Format:
         style = cell.get("s", "")
