@@ -48,6 +48,16 @@ def test_rtf(inner, text):
     assert "\n".join(line.strip(" ") for line in lines) == text
 
 
+def test_pictures_and_objects_that_are_not_read_are_told():
+    picture = rb"{\rtf1 a{\*\shppict{\pict 00}}{\nonshppict{\pict 00}}{\pict 00}}"
+    assert office.answer("rtf", picture)["note"] == "not read: 2 pictures"
+    parts = {"Object 1/content.xml": b"<x/>", "Pictures/1.png": b"x"}
+    content = open_document("text", "<text:p>a</text:p>", more=parts)
+    assert office.answer("odt", content)["note"] == "not read: 1 embedded object and 1 picture"
+    page = office.answer("html", b"a<iframe title=x srcdoc='<p>b'></iframe>")
+    assert page["note"] == "not read: a page inside it (iframe srcdoc)"
+
+
 def test_rtf_in_the_encoding_that_it_names():
     assert seen("rtf", b"{\\rtf1\\ansi\\ansicpg1250 faktur\\'ea}") == "fakturę\n"
     assert seen("rtf", b"{\\rtf1\\ansi\\ansicpg99999 \\'e9}") == "é\n"
@@ -64,8 +74,10 @@ ODF = " ".join(
 ) + ' xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:dc="http://purl.org/dc/elements/1.1/"'  # fmt: skip
 
 
-def open_document(kind: str, body: str, styles: str = "", pages: str = "") -> bytes:
-    return packed({
+def open_document(
+    kind: str, body: str, styles: str = "", pages: str = "", more: dict[str, bytes] | None = None
+) -> bytes:
+    return packed((more or {}) | {
         "mimetype": f"application/vnd.oasis.opendocument.{kind}".encode(),
         "content.xml": f"<office:document-content {ODF}><office:automatic-styles>{styles}</office:automatic-styles>"
                        f"<office:body><office:{kind}>{body}</office:{kind}></office:body>"
@@ -95,6 +107,7 @@ def open_document(kind: str, body: str, styles: str = "", pages: str = "") -> by
         ("<text:p>a<draw:frame><draw:text-box><text:p>boxed</text:p></draw:text-box><svg:desc>A pump</svg:desc>"
          "</draw:frame></text:p>", "a[image: A pump]\nboxed"),
         ("<text:section><text:p>in</text:p></text:section>", "in"),
+        ('<text:section text:display="none"><text:p>out</text:p></text:section><text:p>in</text:p>', "in"),
     ],
 )  # fmt: skip
 def test_opendocument_texts(body, text):

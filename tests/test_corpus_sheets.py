@@ -57,6 +57,14 @@ def test_raised_and_struck_cells():
     )
 
 
+def test_headers_of_a_sheet_are_read():
+    margin = '</sheetData><headerFooter><oddHeader>&amp;C&amp;"Arial,Bold"ACME 2031&amp;P</oddHeader>'
+    margin += "<evenHeader>&amp;CACME 2031</evenHeader><oddFooter>&amp;R end</oddFooter></headerFooter><sheetData>"
+    made = office.answer("xlsx", book_of(f"<row><c><v>1</v></c></row>{margin}"))
+    assert made["text"] == "=== S ===\n1\n[header] ACME 2031\n[footer] end\n"
+    assert made["marks"][-1] == (3, "sheet S, drawings", False)
+
+
 def test_odd_cells_cost_nothing_else():
     day = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs>'
     late = '<row r="1"><c s="1"><v>2958000</v></c><c><v>77</v></c></row>'
@@ -221,6 +229,11 @@ def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
     assert "c10499\t10499\n" in seen(saved(show), "pptx")
     monkeypatch.setattr(slides, "_MOST_VALUES", 2_000)
     assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
+
+
+def test_pictures_and_links_of_a_slide_are_told():
+    show = show_of(slide_of(shape_of("x")), relations=(("r8", "image", "../media/a.png"),))
+    assert office.answer("pptx", show)["note"] == "not read: 1 picture"
 
 
 def test_raised_and_struck_text_of_a_slide():

@@ -55,6 +55,19 @@ def test_what_stands_in_a_paragraph(inner, text):
     assert seen(paragraph("(", inner, ")")) == f"({text})".splitlines()
 
 
+def test_what_is_not_read_of_a_document_is_told_by_kind():
+    relations = (
+        ("rId20", "image", "media/a.png"), ("rId21", "image", "media/b.png"), ("rId22", "package", "embeddings/a.xlsx"),
+        ("rId23", "aFChunk", "chunk.html"),
+    )  # fmt: skip
+    made = office.answer("docx", word_of(paragraph(run("Contract")), relations))
+    assert made["note"] == "not read: 1 embedded file, 1 inserted document and 2 pictures"
+    cells = "".join(f"<w:tc><w:tcPr>{more}</w:tcPr>{paragraph(run(text))}</w:tc>" for text, more in (
+        ("gone", '<w:cellDel w:id="4"/>'), ("kept", ""),
+    ))  # fmt: skip
+    assert seen(f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>") == ["kept"]
+
+
 def test_a_paragraph_that_was_inserted_or_removed_as_a_whole():
     inserted = paragraph(f"<w:ins {WHO}>{run('The cap is 2 million.')}</w:ins>", properties="<w:rPr><w:ins/></w:rPr>")
     removed = paragraph(f"<w:del {WHO}>{run('x')}</w:del>", properties=f"<w:rPr><w:del {WHO}/></w:rPr>")

@@ -34,6 +34,8 @@ _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[
 _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
+_FRAME = re.compile(r"<iframe\s[^<>]{0,2000}?\bsrcdoc\s*=", re.IGNORECASE)
+
 _KEPT = "\x1f"  # placeholder for significant spaces until the others are collapsed
 _BREAK = "\x1e"  # the end of a line in a cell, a space if its row is one line
 _NEXT_CELL = " \t"
@@ -61,6 +63,8 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_DECLARATION_CHARS]:
         page = closed_xhtml(page)
     yield seen_text(page), "", False
+    if _FRAME.search(page):
+        notes.append("not read: a page inside it (iframe srcdoc)")
 
 
 def closed_xhtml(page: str) -> str:

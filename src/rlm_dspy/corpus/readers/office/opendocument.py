@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
@@ -13,6 +14,7 @@ _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, LibreOffice's limit
 _MOST_SPACES = 1_000
 
 Looks = dict[str, list[str]]  # the marks of raised, lowered and struck-through text, by the name of a style
+_OBJECT = re.compile(r"object [0-9]+/content\.xml|object [0-9]+")
 _IN_CELLS = frozenset({"p", "h", "list", "table", "annotation"})  # the rest of a sheet's cell is drawn on it
 _UNSEEN = frozenset(
     """tracked-changes forms sequence-decls variable-decls user-field-decls creator date date-string creator-initials
@@ -86,6 +88,7 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 def _body_element(package: Package, kind: str) -> Element:
     content = package.root("content.xml")
+    _note_unread_objects(package)
     if package.read("META-INF/manifest.xml").find(b"encryption-data") >= 0:
         raise RefusedError("encrypted")
     body = child_of(content, "body", kind)
@@ -111,6 +114,22 @@ def _styles_with(package: Package, name: str, value: str) -> set[str]:
         if any(value_of(inner, name) == value for inner in style):
             names.add(value_of(style, "name"))
     return names
+
+
+def _is_hidden(section: Element) -> bool:
+    """Return whether a section is not displayed."""
+    return value_of(section, "display") == "none" or value_of(section, "is-hidden") == "true"
+
+
+def _note_unread_objects(package: Package) -> None:
+    """Note the pictures and the embedded objects of a document."""
+    counts = {"picture": 0, "embedded object": 0}
+    for name in package.names():
+        if name.startswith("pictures/") and not name.endswith("/"):
+            counts["picture"] += 1
+        elif _OBJECT.fullmatch(name):
+            counts["embedded object"] += 1
+    package.note_unread({kind: count for kind, count in counts.items() if count})
 
 
 def _looks_of(package: Package) -> Looks:
@@ -184,7 +203,7 @@ class _Story:
                 text = self._writers[name](child)
                 if text:
                     yield text
-            elif name not in _UNSEEN:
+            elif name not in _UNSEEN and not _is_hidden(child):
                 yield from self.blocks(child, before)
             if not self._inside:
                 yield from self.take_lines_beside()

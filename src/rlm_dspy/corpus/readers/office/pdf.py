@@ -83,6 +83,7 @@ _TAIL_BYTES = 2_048  # bytes in which a complete PDF has its end marker
 _MOST_ANNOTATIONS = 10_000  # of a page
 _WIDGET, _LINK, _POPUP, _STRIKEOUT = 20, 2, 16, 12
 _UNSEEN = 2 | 32  # annotation flags: hidden, no view
+_LAYER_OFF = re.compile(rb"/OFF\s*\[\s*\d")
 _BUTTON, _CHECKBOX, _RADIO, _COMBO, _LIST, _TEXT = 1, 2, 3, 4, 5, 6
 _PASSWORD = 1 << 13
 _MOST_CHOICES = 1_000
@@ -104,8 +105,14 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 def _read_pages(data: bytes, notes: Notes) -> list[str]:
     """Return the raw text of each page, up to the limit of characters per document."""
+    import pypdfium2.raw as pdfium
+
     document = _open_document(data, notes)
     document.init_forms()
+    if attached := pdfium.FPDFDoc_GetAttachmentCount(document.raw):
+        notes.append("not read: 1 attached file" if attached == 1 else f"not read: {attached:,} attached files")
+    if _LAYER_OFF.search(data):
+        notes.append("it has layers that are switched off: their text is read too")
     pages: list[str] = []
     size = 0
     for number in range(len(document)):

@@ -22,6 +22,8 @@ _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s"
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
 _ALIGNED = {"superscript": RAISED, "subscript": LOWERED}
 _ESCAPED = re.compile("_x([0-9a-fA-F]{4})_")
+_MARGIN = re.compile("}(?:odd|even|first)(Header|Footer)$")
+_MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-F]{6}|[0-9]+|[A-Z])')  # a part, a font or a field of a header
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
 _FIRST_DATE = 7_305  # days: from 1920 on, a number shown as a time of day is a date with its time, not a duration
@@ -162,7 +164,8 @@ Comments = dict[int, dict[int, str]]  # by row and column
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet, marking hidden ones, and the text of its pictures and charts."""
-    book = _Book(Package(data, notes))
+    package = Package(data, notes)
+    book = _Book(package)
     if local_name(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
     for element in all_named(book.root, "sheet"):
@@ -178,11 +181,12 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         rows = book.rows(relation.target)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
-        drawn = list(book.drawing_texts(relation.target))
+        drawn = [*book.margins, *book.drawing_texts(relation.target)]
         if drawn:
             yield "\n".join(drawn), f"sheet {name}, drawings", False
         if book.full:
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {book.full}")
+    package.note_unread_parts()
     if book.formulas:
         if book.formulas == 1:
             count = "a formula has"
@@ -200,6 +204,7 @@ class _Book:
         self.root = package.root(main)
         self.relations = package.relations(main)
         self.formulas = 0  # without a value
+        self.margins: list[str] = []  # the headers and footers of the sheet that was read last
         self.full = ""  # why reading stopped, or ""
         self._cells = self._chars = 0
         self._shared: dict[str, str] = {}  # formulas of a sheet shared by several cells
@@ -211,12 +216,13 @@ class _Book:
         """Return the rows of a sheet, up to the last non-empty one."""
         comments = self._cell_comments(part)
         self._shared.clear()
+        self.margins.clear()
         rows: list[str] = []
         try:
             with self._package.open(part) as file:
                 refuse_entities(file.read(_BEGINNING), whole=False)
             with self._package.open(part) as file:
-                for number, cells in _sheet_rows(file):
+                for number, cells in _sheet_rows(file, self.margins):
                     self._add_row(rows, number, cells, comments)
                     if self.full:
                         break
@@ -347,10 +353,18 @@ class _Book:
         return next((one.target for one in self.relations.values() if one.kind == kind), f"xl/{kind}.xml")
 
 
-def _sheet_rows(file: IO[bytes]) -> Iterator[tuple[int, list[Element]]]:
-    """Yield the number (0: the next one) and the cells of each row; rows already read are freed."""
+def _sheet_rows(file: IO[bytes], margins: list[str]) -> Iterator[tuple[int, list[Element]]]:
+    """Yield the number (0: the next one) and the cells of each row; rows already read are freed.
+
+    Headers and footers, which follow the rows, are added to ``margins``.
+    """
     for _, element in ElementTree.iterparse(file):
         if element.tag.endswith("}row"):
             number = element.get("r", "")
             yield int(number) if number.isdecimal() and len(number) < 9 else 0, list(element)
             element.clear()
+        elif margin := _MARGIN.search(element.tag):
+            text = " ".join(_MARGIN_CODE.sub(" ", element.text or "").split())
+            line = f"[{margin[1].lower()}] {text}"
+            if text and line not in margins:
+                margins.append(line)

@@ -109,6 +109,7 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             continue
         number += 1
         yield "\n".join(_Slide(package, relation.target).lines()), f"slide {number}", False
+    package.note_unread_parts()
 
 
 class _Slide:

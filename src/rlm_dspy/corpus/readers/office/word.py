@@ -199,6 +199,7 @@ def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     document = WordDocument(Package(data, notes))
     for text in document.texts():
         yield text, "", False
+    document.package.note_unread_parts(links=True)
 
 
 class WordDocument:
@@ -370,6 +371,8 @@ class Story:
                 continue
             cells = []
             for cell in _inner_elements(row, "tc"):
+                if child_of(cell, "tcPr", "cellDel") is not None:
+                    continue
                 span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
                 cells.append(" ".join(" ".join(self.blocks(cell)).split()))
                 cells += [""] * (min(int(span), _MAX_TABLE_COLUMNS) - 1 if span.isdecimal() else 0)
