@@ -505,7 +505,7 @@ CELLS = json.dumps({"cells": [{"cell_type": "markdown", "source": "# Code 4711"}
 PAGE = "<!doctype html><script>1111</script><p>The <b>co</b>de is 4711"
 
 
-@pytest.mark.parametrize("name", ["page", "page.php", "report.xls", "1700.M1P2.host:2,S", "a.bak"])
+@pytest.mark.parametrize("name", ["page", "text", "page.php", "report.xls", "1700.M1P2.host:2,S", "a.bak"])
 @pytest.mark.parametrize(
     ("data", "kind"),
     [
@@ -536,6 +536,7 @@ def test_pages_mails_and_notebooks_are_told_by_their_content(tmp_path, name, dat
         ("notes", "From: Bob\nDate: Mon, 1 Jan 2024\nthen a sentence\n"),
         ("settings", '{"cells": 3}'),
         ("page", "<p>a <html>"),
+        ("page.d", "<html>a"),
     ],
 )
 def test_texts_and_sources_are_read_as_written(tmp_path, name, text):

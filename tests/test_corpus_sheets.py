@@ -231,6 +231,16 @@ def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
     assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
 
 
+def test_links_of_a_slide_have_their_addresses():
+    clicks = "".join(
+        f'<a:r><a:rPr><a:hlinkClick r:id="r9"/></a:rPr><a:t>{text}</a:t></a:r>'
+        for text in ("click", " at https://x.example/9")
+    )
+    relations = (("r9", "hyperlink", "https://x.example/9"),)
+    show = show_of(slide_of(f"<p:sp><p:txBody><a:p>{clicks}</a:p></p:txBody></p:sp>"), relations=relations)
+    assert seen(show, "pptx") == "click (https://x.example/9) at https://x.example/9\n"
+
+
 def test_pictures_and_links_of_a_slide_are_told():
     show = show_of(slide_of(shape_of("x")), relations=(("r8", "image", "../media/a.png"),))
     assert office.answer("pptx", show)["note"] == "not read: 1 picture"

@@ -95,7 +95,8 @@ def _markup_reader(kind: str, charset: str | None, encoding: str | None) -> Read
 def _markup_kind(name: str, data: bytes) -> str:
     """Return the kind of a page, notebook or e-mail by its extension or else its content; "text" for all else."""
     named = kind_of(name)
-    if named in _MARKUP or _name_ending(name) in TEXT_ENDINGS:
+    has_ending = "." in name.rpartition("/")[2]
+    if named in _MARKUP or (has_ending and _name_ending(name) in TEXT_ENDINGS):
         return named
     return sniffed_kind(data) or "text"
 
