@@ -305,7 +305,7 @@ def test_mojibake_that_is_valid_utf8_stays_as_it_is(make):
 
 
 def test_line_ends_and_white_space_stay_as_they_are(make):
-    assert read([make({"a.txt": "a\r\nb\rc\n\n"})])["a.txt"] == "a\r\nb\rc\n\n"
+    assert read([make({"a.txt": "a\r\nb \tc\n\n"})])["a.txt"] == "a\r\nb \tc\n\n"
 
 
 # Standard input and errors

@@ -48,6 +48,17 @@ def test_a_model_gets_its_rows(tmp_path: Path) -> None:
     assert "{'a': '1', 'b': 'x'}" in shown
 
 
+def test_texts_in_bytes_are_read_and_what_is_cut_is_told(tmp_path: Path) -> None:
+    path = made(
+        tmp_path / "a.db",
+        "create table sqlitedata (a blob)",
+        "insert into sqlitedata values (cast('The code\nis 4711 ü' as blob)), (x'00ff'), (zeroblob(41))",
+    )
+    corpus = read([path])
+    assert corpus["a.db"] == f"=== sqlitedata ===\na\nThe code is 4711 ü\nx'00ff'\nx'{'00' * 40}…'\n"
+    assert corpus.documents[0].note == "a binary value is shown only to 40 bytes"
+
+
 @pytest.mark.parametrize("cut", [60, 3_000])
 def test_a_broken_database_is_told(tmp_path: Path, cut: int) -> None:
     rows = ", ".join(f"({n}, 'some longer text {n}')" for n in range(2_000))

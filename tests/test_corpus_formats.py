@@ -37,6 +37,8 @@ def seen(kind: str, data: bytes) -> str:
         (r"{\header QX-7731\par}body{\footerf p. 1}{\header QX-7731}", "[header] QX-7731\nbody\n[footer] p. 1"),
         (r"{\shp{\*\shpinst{\sp{\sn a}{\sv b}}{\shptxt boxed}}}", "boxed"),
         (r"left open {\b bold", "left open bold"),
+        (r"10{\super 6} N, 10\super -\super 3\nosupersub  m, {\strike 500} 300{\striked1 old}",
+         "10^6 N, 10^-3 m, [struck: 500] 300[struck: old]"),
         (r"} closed too often} \par x", "closed too often\nx"),
     ],
 )  # fmt: skip
@@ -44,6 +46,16 @@ def test_rtf(inner, text):
     fonts = r"{\fonttbl{\f0\fcharset0 Arial;}{\f1\fcharset204 Arial Cyr;}{\f2\fcharset128 Mincho;}}"
     lines = seen("rtf", rf"{{\rtf1\ansi\ansicpg1252{fonts}{{\colortbl;}}{inner}}}".encode("latin-1")).splitlines()
     assert "\n".join(line.strip(" ") for line in lines) == text
+
+
+def test_pictures_and_objects_that_are_not_read_are_told():
+    picture = rb"{\rtf1 a{\*\shppict{\pict 00}}{\nonshppict{\pict 00}}{\pict 00}}"
+    assert office.answer("rtf", picture)["note"] == "not read: 2 pictures"
+    parts = {"Object 1/content.xml": b"<x/>", "Pictures/1.png": b"x"}
+    content = open_document("text", "<text:p>a</text:p>", more=parts)
+    assert office.answer("odt", content)["note"] == "not read: 1 embedded object and 1 picture"
+    page = office.answer("html", b"a<iframe title=x srcdoc='<p>b'></iframe>")
+    assert page["note"] == "not read: a page inside it (iframe srcdoc)"
 
 
 def test_rtf_in_the_encoding_that_it_names():
@@ -62,8 +74,10 @@ ODF = " ".join(
 ) + ' xmlns:xlink="http://www.w3.org/1999/xlink" xmlns:dc="http://purl.org/dc/elements/1.1/"'  # fmt: skip
 
 
-def open_document(kind: str, body: str, styles: str = "", pages: str = "") -> bytes:
-    return packed({
+def open_document(
+    kind: str, body: str, styles: str = "", pages: str = "", more: dict[str, bytes] | None = None
+) -> bytes:
+    return packed((more or {}) | {
         "mimetype": f"application/vnd.oasis.opendocument.{kind}".encode(),
         "content.xml": f"<office:document-content {ODF}><office:automatic-styles>{styles}</office:automatic-styles>"
                        f"<office:body><office:{kind}>{body}</office:{kind}></office:body>"
@@ -93,10 +107,27 @@ def open_document(kind: str, body: str, styles: str = "", pages: str = "") -> by
         ("<text:p>a<draw:frame><draw:text-box><text:p>boxed</text:p></draw:text-box><svg:desc>A pump</svg:desc>"
          "</draw:frame></text:p>", "a[image: A pump]\nboxed"),
         ("<text:section><text:p>in</text:p></text:section>", "in"),
+        ('<text:section text:display="none"><text:p>out</text:p></text:section><text:p>in</text:p>', "in"),
     ],
 )  # fmt: skip
 def test_opendocument_texts(body, text):
     assert seen("odt", open_document("text", body)) == text + "\n"
+
+
+def test_styles_that_raise_or_strike_a_text():
+    styles = "".join(
+        f'<style:style style:name="{name}"><style:text-properties {look}/></style:style>'
+        for name, look in (
+            ("a", 'style:text-position="super 58%"'),
+            ("b", 'style:text-position="-33% 58%"'),
+            ("c", 'style:text-line-through-style="solid"'),
+            ("d", 'style:text-position="0% 100%" style:text-line-through-style="none"'),
+        )
+    )
+    spans = "".join(f'10<text:span text:style-name="{name}">6</text:span> ' for name in "abcd")
+    body = f'<text:p>{spans}</text:p><text:p text:style-name="c">gone</text:p>'
+    made = seen("odt", open_document("text", body, styles))
+    assert made == "10^6 10_6 10[struck: 6] 106 \n[struck: gone]\n"
 
 
 def test_headers_of_opendocument_texts_are_read_once():
@@ -124,9 +155,20 @@ def test_opendocument_spreadsheets(monkeypatch):
     data = open_document("spreadsheet", body, hidden)
     made = office.answer("ods", data)
     assert made["text"] == "=== S ===\nx\tx\n\n\n\t\t2024-03-05\t12 %\n=A1*2\n=== T (hidden) ===\n"
-    assert made["marks"] == [(2, "sheet S row", True)]
+    assert made["marks"] == [(1, "sheet S", False), (2, "sheet S row", True), (7, "sheet T", False)]
     monkeypatch.setattr(opendocument, "MOST_CELLS", 1)
     assert office.answer("ods", data)["note"] == "cut after row 0 of sheet S: it has more than 1 cells"
+
+
+def test_what_lies_on_the_cells_of_a_spreadsheet_follows_them():
+    box = "<draw:frame><draw:text-box><text:p>{}</text:p></draw:text-box></draw:frame>"
+    said = "".join(f"<office:annotation><text:p>{text}</text:p></office:annotation>" for text in ("est.", "ok"))
+    cells = f"<table:table-cell>{said}{box.format('on a cell')}<text:p>5</text:p></table:table-cell>"
+    row = f"<table:table-row>{cells}</table:table-row>"
+    table = f'<table:table table:name="S"><table:shapes>{box.format("Draft")}</table:shapes>{row}</table:table>'
+    made = office.answer("ods", open_document("spreadsheet", table))
+    assert made["text"] == "=== S ===\n5 [comment: est. / ok]\non a cell\nDraft\n"
+    assert made["marks"][-1] == (3, "sheet S, drawings", False)
 
 
 def test_a_spreadsheet_that_repeats_itself_without_end_is_cut():

@@ -12,7 +12,7 @@ import documents
 from rlm_dspy.corpus import read
 from rlm_dspy.corpus.collecting import Collector, Limits
 from rlm_dspy.corpus.readers import archives, choosing
-from rlm_dspy.corpus.readers.reader import Reader
+from rlm_dspy.corpus.readers.reader import Reader, UnreadableError
 from rlm_dspy.errors import CorpusError
 
 
@@ -269,7 +269,7 @@ def test_a_reader_of_no_distribution_is_held_to_the_same(monkeypatch):
 
     for ending in ("texts", "own", "nothing"):
         reader = Reader(ending, getattr(theirs_of_members, ending))
-        monkeypatch.setattr("rlm_dspy.corpus.collecting.find", lambda name, data, reader=reader: reader)
+        monkeypatch.setattr("rlm_dspy.corpus.collecting.find", lambda *_, reader=reader: reader)
         assert reasons(collected({"a.x": b"x"}))["a.x"].startswith("its reader ")
 
 
@@ -329,6 +329,42 @@ def test_a_mail_is_read_in_the_larger_encoding_that_its_name_stands_for(tmp_path
     assert text in read([tmp_path / "a.html"])["a.html"]
 
 
+NAME = "ФИО: ИВ, ТВЕРЬ"
+
+
+def mail_of(kind, body, more=b""):
+    return b"From: a@b.c\nMIME-Version: 1.0\nContent-Type: " + kind + b"\n" + more + b"\n" + body
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("a.mht", mail_of(b"text/html", b"<meta charset=koi8-r><p>" + NAME.encode("koi8-r"))),
+        ("b.eml", mail_of(b"text/csv; charset=koi8-r; name=t.csv", NAME.encode("koi8-r"))),
+        ("c.eml", mail_of(b"text/html; charset=koi8-r", NAME.encode("koi8-r"), b"Content-Disposition: attachment\n")),
+        ("d.eml", mail_of(b"text/plain; charset=utf-7", NAME.encode("utf-7"))),
+        ("e.eml", mail_of(b"text/plain; charset=hz-gb-2312", NAME.encode("hz"))),
+    ],
+)
+def test_a_charset_that_is_told_is_believed_in_all_parts_of_a_mail(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    corpus = read([tmp_path])
+    assert any(NAME in text for _, text in corpus.items())
+    assert not corpus.problems
+
+
+def test_the_encoding_that_the_user_names_holds_in_pages_and_mails_that_tell_none(tmp_path):
+    name = NAME.encode("koi8-r")
+    (tmp_path / "a.html").write_bytes(b"<p>" + name)
+    (tmp_path / "b.eml").write_bytes(b"From: a@b.c\nSubject: " + name + b"\n\n" + name)
+    (tmp_path / "c.html").write_bytes('<meta charset="cp1253"><p>Τιμή'.encode("cp1253"))
+    (tmp_path / "d.html.gz").write_bytes(gzip.compress(b"<p>" + name))
+    assert NAME not in read([tmp_path])["a.html"]
+    corpus = read([tmp_path], encoding="koi8-r", exclude=["home"])
+    assert [corpus[one].count(NAME) for one in corpus.names] == [1, 2, 0, 1]
+    assert corpus["c.html"] == "Τιμή\n"
+
+
 def test_a_mail_whose_text_part_is_blank_is_read_from_its_page(tmp_path):
     message = EmailMessage()
     message["Subject"] = "Order"
@@ -344,6 +380,33 @@ def test_an_output_that_only_draws_costs_itself(tmp_path):
     cells = [{"cell_type": "markdown", "source": "# Plan"}, {"cell_type": "code", "source": "x", "outputs": [output]}]
     (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
     assert "# Plan" in read([tmp_path / "a.ipynb"])["a.ipynb"]
+
+
+def notebook_note(tmp_path, *outputs):
+    cells = [{"cell_type": "code", "source": "x", "outputs": [output]} for output in outputs]
+    (tmp_path / "a.ipynb").write_text(json.dumps({"nbformat": 4, "cells": cells}))
+    corpus = read([tmp_path / "a.ipynb"])
+    return corpus["a.ipynb"], corpus.documents[0].note
+
+
+def test_long_outputs_are_read_whole_and_a_notebook_that_is_cut_says_so(tmp_path, monkeypatch):
+    long = {"text": "x" * 150_000 + "4711"}
+    text, note = notebook_note(tmp_path, long)
+    assert "4711" in text
+    assert note == ""
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup.MOST_CHARS", 1_000)
+    text, note = notebook_note(tmp_path, long, long)
+    assert text.count("4711") == 1
+    assert note == "cut after cell 1: it has more than 1,000 characters"
+
+
+def test_an_output_whose_page_cannot_be_read_is_told(tmp_path, monkeypatch):
+    def fail(page):
+        raise UnreadableError("a page whose reader crashed")
+
+    monkeypatch.setattr("rlm_dspy.corpus.readers.markup._convert_page", fail)
+    _, note = notebook_note(tmp_path, {"text": "1"}, {"data": {"text/html": "<p>x"}})
+    assert note == "an output of cell 2 is not read: a page whose reader crashed"
 
 
 def test_code_in_a_page_keeps_its_indentation(tmp_path):
@@ -372,6 +435,25 @@ def test_a_sentence_with_from_begins_no_message_of_an_mbox(tmp_path):
     corpus = read([tmp_path / "box.mbox"])
     assert len(corpus) == 2
     assert body.strip() in corpus.documents[0].text
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data.replace(b"one\n\n", b"one\n"),
+        lambda data: b"\n" + data,
+        lambda data: data.replace(b"\n", b"\r"),
+        lambda data: data.replace(b"\n", b"\r\n"),
+    ],
+)
+def test_a_mailbox_of_sloppy_programs_is_read_message_by_message(tmp_path, change):
+    message = b"From a@b.c Mon Jan  1 00:00:00 2024\nFrom: a@b.c\nSubject: %s\n\nbody %s\n\n"
+    (tmp_path / "box").write_bytes(change(message % (b"x", b"one") + message % (b"y", b"two")))
+    corpus = read([tmp_path / "box"])
+    assert [corpus[name].split() for name in corpus.names] == [
+        ["From:", "a@b.c", "Subject:", "x", "body", "one"],
+        ["From:", "a@b.c", "Subject:", "y", "body", "two"],
+    ]
 
 
 def test_a_text_that_begins_with_from_is_no_mbox(tmp_path):

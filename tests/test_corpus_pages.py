@@ -62,6 +62,45 @@ def test_a_cell_that_spans_rows_is_read_in_each(rows, text):
     assert "\n".join(filter(None, lines)) == text
 
 
+@pytest.mark.parametrize(
+    ("page", "text"),
+    [
+        ("10<sup>6</sup> N, 10<sup>-3</sup>, in 1999<sup>[1]</sup>, 1<sup>st</sup>, H<sub>2</sub>O", None),
+        ("10<sub>2</sub> m<sup>2</sup>", "10_2 m2"),
+        ("Fee: <del>500</del> 300, <s>a <b>b</b></s> c", "Fee: [struck: 500] 300, [struck: a b] c"),
+        ("<p style='text-decoration:line-through'>old<img style='x:line-through'></p>new", "[struck: old]\nnew"),
+        ("<strike>open", "[struck: open]"),
+        ("<math> <msup> <mn>10</mn> <mn>6</mn> </msup><mo>=</mo><msqrt><mn>2</mn></msqrt></math>", "10^6=sqrt(2)"),
+        ("<math><mfrac><mn>1</mn><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow></mfrac></math>", "(1)/(a+b)"),
+        ("<msup><mi>x</mi><mrow><mi>n</mi><mo>+</mo><mn>1</mn></mrow></msup>y", "x^(n+1)y"),
+        ("<mroot><mi>x</mi><mn>3</mn></mroot> <msubsup><mi>a</mi><mn>1</mn><mn>2</mn></msubsup>", "root(x, 3) a_1^2"),
+        ("<math><mn>1</mn><annotation>\\frac</annotation></math>", "1"),
+    ],
+)
+def test_raised_and_struck_text_and_formulas(page, text):
+    assert seen(page).strip() == (text or "10^6 N, 10^-3, in 1999[1], 1st, H2O")
+
+
+@pytest.mark.parametrize(
+    ("rows", "text"),
+    [
+        ("<tr><td><p>Rent</p></td><td> <p>100</p> </td><td>7", "Rent \t100 \t7"),
+        ("<tr><th><h3>Item</h3><th>Price<tr><td>a<br>b<td><ul><li>c<li>d</ul>", "### Item \tPrice\na b \t- c - d"),
+        ("<tr><td><p>one</p><p>two</p>", "one\ntwo"),
+        ("<tr><td><p>menu</p></td><td><p>top</p><table><tr><td>a<td>b</table>", "menu\ntop\na \tb"),
+        (f"<tr><td><p>menu</p></td><td><p>{'long ' * 1000}</p><p>end</p>", f"menu\n{'long ' * 1000}\nend"),
+        ("<tr><th>k<th>a<th>b<th>c<tr><td>W<td rowspan=2>9<td colspan=2>5<tr><td>X<td>10<td>8",
+         "k \ta \tb \tc\nW \t9 \t5\nX \t9 \t10 \t8"),
+        ("<tr><td rowspan=2 colspan=2>a<td>b<tr><td>c", "a \t \tb\na \t \tc"),
+        ("<tr><td colspan=2>both<td>c<tr><td>x<td><pre>1\n2</pre>", "both \t \tc\nx \t1\n2"),
+    ],
+)  # fmt: skip
+def test_a_row_is_one_line_with_a_cell_for_each_column(rows, text):
+    lines = (line.strip() for line in seen(f"<table>{rows}</table>").splitlines())
+    wanted = (line.strip() for line in text.splitlines())
+    assert list(filter(None, lines)) == list(wanted)
+
+
 def test_cells_that_span_without_end_do_not_make_a_page_long():
     page = "<table><tr>" + f"<td rowspan=65534>{'x' * 300}" * 5_000 + "<tr><td>y" * 5_000
     assert len(seen(page)) < 3 * len(page)

@@ -67,6 +67,22 @@ def test_what_is_filled_into_a_form_is_read_with_its_label():
     ]  # fmt: skip
 
 
+def test_attached_files_and_layers_that_are_off_are_told():
+    data = pdf_of(printed("x"))
+    names = b"/Names<</EmbeddedFiles<</Names[(a.txt)<</Type/Filespec/F(a.txt)>>]>>>>"
+    attached = data.replace(b"/Type/Catalog", b"/Type/Catalog" + names)
+    assert office.answer("pdf", attached)["note"].endswith("not read: 1 attached file")
+    layers = data.replace(b"/Type/Catalog", b"/Type/Catalog/OCProperties<</OCGs[3 0 R]/D<</OFF[3 0 R]>>>>")
+    assert office.answer("pdf", layers)["note"].endswith("it has layers that are switched off: their text is read too")
+
+
+def test_text_that_an_annotation_strikes_through_is_marked():
+    quads = "/QuadPoints[45 712 72 712 45 696 72 696]"
+    remark = f"<</Type/Annot/Subtype/StrikeOut/Rect[45 696 72 712]{quads}/Contents(Why?)>>"
+    data = pdf_of(printed("500 EUR"), objects=(remark,))
+    assert seen(data).splitlines() == ["500 EUR", "[struck] 500", "[comment] Why?"]
+
+
 def test_remarks_on_a_page_are_marked():
     def remark(kind: str, more: str) -> str:
         return f"<</Type/Annot/Subtype/{kind}/Rect[10 10 50 50]{more}>>"

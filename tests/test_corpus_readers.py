@@ -451,7 +451,7 @@ def test_each_office_kind_is_converted_by_the_program():
     )}  # fmt: skip
     assert made["docx"]["text"].startswith("# Terms\n")
     assert made["pptx"]["marks"] == [(1, "slide 1", False), (2, "slide 2", False)]
-    assert made["xlsx"]["marks"] == [(2, "sheet Sales row", True)]
+    assert made["xlsx"]["marks"] == [(1, "sheet Sales", False), (2, "sheet Sales row", True)]
     assert office.answer("xlsx", b"no archive")["error"].startswith("broken: BadZipFile")
     assert office.answer("pdf", documents.pdf(["x"], password="p")) == {"error": "an encrypted PDF"}
 
@@ -496,3 +496,72 @@ def test_the_texts_of_a_drawing_in_a_page_are_read(tmp_path):
     page = f"<p>Chart:</p>{shown}<svg hidden><text>gone</text></svg><p>end</p>"
     text = corpus_of(tmp_path, "a.html", page.encode())["a.html"]
     assert text.split() == ["Chart:", "Sales", "By", "month", "Jan", "950", "end"]
+
+
+NOTICE = EmailMessage()
+NOTICE["From"], NOTICE["Message-ID"] = "a@b.c", "<1@x>"
+NOTICE.set_content("the code is 4711 ü", cte="base64")
+CELLS = json.dumps({"cells": [{"cell_type": "markdown", "source": "# Code 4711"}], "metadata": {}, "nbformat": 4})
+PAGE = "<!doctype html><script>1111</script><p>The <b>co</b>de is 4711"
+
+
+@pytest.mark.parametrize("name", ["page", "text", "page.php", "report.xls", "1700.M1P2.host:2,S", "a.bak"])
+@pytest.mark.parametrize(
+    ("data", "kind"),
+    [
+        (PAGE.encode(), "html"),
+        (b"\xef\xbb\xbf<?xml version='1.0'?>\n<!-- a - b -->\n<html><body>The <b>co</b>de is 4711", "html"),
+        (PAGE.encode("utf-16"), "html"),
+        (CELLS.encode(), "notebook"),
+        (NOTICE.as_bytes(), "e-mail"),
+        (b"From: a@b.c\nDate: Mon, 1 Jan 2024 00:00:00 +0000\nX-Spam: 9\n\nThe code is 4711\n", "e-mail"),
+    ],
+)
+def test_pages_mails_and_notebooks_are_told_by_their_content(tmp_path, name, data, kind):
+    corpus = corpus_of(tmp_path, name, data)
+    assert corpus[name].rstrip().endswith(("ode is 4711", "Code 4711", "ode is 4711 ü"))
+    assert "1111" not in corpus[name]
+    assert {one.kind for one in corpus.documents} == {kind, "text"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.md", PAGE),
+        ("a.vue", PAGE),
+        ("mail.txt", NOTICE.as_string()),
+        ("a.json", CELLS),
+        ("index.php", "<html><?php echo 1 ?></html>"),
+        ("notes", "From: Bob\nDate: Monday\nInvoice: 55\n\nx\n"),
+        ("notes", "From: Bob\nDate: Mon, 1 Jan 2024\nthen a sentence\n"),
+        ("settings", '{"cells": 3}'),
+        ("page", "<p>a <html>"),
+        ("page.d", "<html>a"),
+    ],
+)
+def test_texts_and_sources_are_read_as_written(tmp_path, name, text):
+    assert corpus_of(tmp_path, name, text)[name] == text
+
+
+def test_content_decides_on_standard_input_and_in_archives(tmp_path):
+    assert "1111" not in read("-", stdin=io.BytesIO(PAGE.encode()))["stdin"]
+    assert "1111" not in corpus_of(tmp_path, "page.gz", gzip.compress(PAGE.encode()))["page.gz/page"]
+
+
+@pytest.mark.parametrize("name", ["12.emlx", "12"])
+def test_a_message_of_apple_mail_is_read_without_its_length_and_its_flags(tmp_path, name):
+    body = NOTICE.as_bytes()
+    text = corpus_of(tmp_path, name, b"%d     \n" % len(body) + body + b"<?xml version='1.0'?><plist/>")[name]
+    assert text == "From: a@b.c\n\nthe code is 4711 ü\n"
+
+
+def test_an_opendocument_drawing_is_read(tmp_path):
+    names = 'xmlns:o="urn:o" xmlns:d="urn:d" xmlns:t="urn:t"'
+    page = "<d:page><d:custom-shape><t:p>Pump 4711</t:p></d:custom-shape></d:page>"
+    parts = {
+        "mimetype": b"application/vnd.oasis.opendocument.graphics",
+        "content.xml": f"<o:document {names}><o:body><o:drawing>{page}</o:drawing></o:body></o:document>".encode(),
+    }
+    corpus = corpus_of(tmp_path, "a.odg", documents.packed(parts))
+    assert "Pump 4711" in corpus["a.odg"]
+    assert corpus.place("a.odg", 1) == "page 1"

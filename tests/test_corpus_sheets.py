@@ -13,7 +13,7 @@ from pptx.util import Inches
 
 from documents import NAMESPACES, packed, related
 from rlm_dspy.corpus.readers import choosing, office
-from rlm_dspy.corpus.readers.office import sheets
+from rlm_dspy.corpus.readers.office import sheets, slides
 from rlm_dspy.corpus.readers.office.sheets import number_text, position_of
 
 SHEET = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
@@ -44,6 +44,39 @@ def seen(data: bytes, kind: str = "xlsx") -> str:
     made = office.answer(kind, data)
     assert "error" not in made, made
     return made["text"]
+
+
+def test_raised_and_struck_cells():
+    fonts = '<fonts><font/><font><strike/></font><font><strike val="0"/></font></fonts>'
+    styles = fonts + "<cellXfs>" + "".join(f'<xf numFmtId="0" fontId="{font}"/>' for font in range(3)) + "</cellXfs>"
+    runs = '<si><r><t>10</t></r><r><rPr><vertAlign val="superscript"/></rPr><t>6</t></r></si>'
+    runs += "<si><r><rPr><strike/></rPr><t>old</t></r><r><t> new</t></r></si>"
+    cells = '<c t="s"><v>0</v></c><c t="s"><v>1</v></c><c s="1"><v>500</v></c><c s="2"><v>300</v></c>'
+    assert (
+        seen(book_of(f"<row>{cells}</row>", styles, runs)) == "=== S ===\n10^6\t[struck: old] new\t[struck: 500]\t300\n"
+    )
+
+
+def test_headers_of_a_sheet_are_read():
+    margin = '</sheetData><headerFooter><oddHeader>&amp;C&amp;"Arial,Bold"ACME 2031&amp;P</oddHeader>'
+    margin += "<evenHeader>&amp;CACME 2031</evenHeader><oddFooter>&amp;R end</oddFooter></headerFooter><sheetData>"
+    made = office.answer("xlsx", book_of(f"<row><c><v>1</v></c></row>{margin}"))
+    assert made["text"] == "=== S ===\n1\n[header] ACME 2031\n[footer] end\n"
+    assert made["marks"][-1] == (3, "sheet S, drawings", False)
+
+
+def test_odd_cells_cost_nothing_else():
+    day = '<cellXfs><xf numFmtId="0"/><xf numFmtId="14"/></cellXfs>'
+    late = '<row r="1"><c s="1"><v>2958000</v></c><c><v>77</v></c></row>'
+    assert seen(book_of(late, day, properties='<workbookPr date1904="1"/>')) == "=== S ===\n2958000\t77\n"
+    rows = "".join(f'<row r="{number}"><c><v>{number}{number}</v></c></row>' for number in (3, 1, 1))
+    made = office.answer("xlsx", book_of(rows))
+    assert made["text"] == "=== S ===\n11\n\n33\n"
+    assert made["note"] == "rows of a sheet that have the number of an earlier one are left out"
+    text = '<row><c t="s"><v>0</v></c><c t="str"><v>a_x0041_b</v></c></row>'
+    assert (
+        seen(book_of(text, texts="<si><t>one_x000D_\ntwo_x005F_x000D_</t></si>")) == "=== S ===\none two_x000D_\taAb\n"
+    )
 
 
 def test_a_formula_that_nobody_calculated_is_shown_and_told():
@@ -182,6 +215,47 @@ def test_a_presentation_shows_tables_charts_and_pictures():
     assert seen(saved(show), "pptx").splitlines() == [
         "Year\tSales", "2023\t14 net", "[chart] Sales by region", "\t2023\t2024", "north\t1.5\t3", "south\t\t4",
     ]  # fmt: skip
+
+
+def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
+    show = pptx.Presentation()
+    data = CategoryChartData()
+    data.categories = [f"c{number}" for number in range(10_500)]
+    data.add_series("2023", range(10_500))
+    frame = Inches(2)
+    show.slides.add_slide(show.slide_layouts[6]).shapes.add_chart(
+        XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, frame, frame, data
+    )
+    assert "c10499\t10499\n" in seen(saved(show), "pptx")
+    monkeypatch.setattr(slides, "_MOST_VALUES", 2_000)
+    assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
+
+
+def test_links_of_a_slide_have_their_addresses():
+    clicks = "".join(
+        f'<a:r><a:rPr><a:hlinkClick r:id="r9"/></a:rPr><a:t>{text}</a:t></a:r>'
+        for text in ("click", " at https://x.example/9")
+    )
+    relations = (("r9", "hyperlink", "https://x.example/9"),)
+    show = show_of(slide_of(f"<p:sp><p:txBody><a:p>{clicks}</a:p></p:txBody></p:sp>"), relations=relations)
+    assert seen(show, "pptx") == "click (https://x.example/9) at https://x.example/9\n"
+
+
+def test_pictures_and_links_of_a_slide_are_told():
+    show = show_of(slide_of(shape_of("x")), relations=(("r8", "image", "../media/a.png"),))
+    assert office.answer("pptx", show)["note"] == "not read: 1 picture"
+
+
+def test_raised_and_struck_text_of_a_slide():
+    runs = "".join(
+        f"<a:r><a:rPr {look}/><a:t>{text}</a:t></a:r>"
+        for text, look in (
+            ("10", ""), ("6", 'baseline="30000"'), (" 10", 'baseline="0"'), ("2", 'baseline="-25000"'),
+            (" old", 'strike="sngStrike"'), (" new", 'strike="noStrike"'),
+        )
+    )  # fmt: skip
+    show = show_of(slide_of(f"<p:sp><p:txBody><a:p>{runs}</a:p></p:txBody></p:sp>"))
+    assert seen(show, "pptx") == "10^6 10_2 [struck: old] new\n"
 
 
 def test_hidden_slides_are_marked_and_alternatives_read_once():

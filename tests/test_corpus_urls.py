@@ -15,6 +15,10 @@ class Pages(BaseHTTPRequestHandler):
     pages: ClassVar = {
         "/a": ("text/html; charset=utf-8", b"<h1>Tea</h1><script>x()</script><p>3 euros</p>"),
         "/notes.txt": ("text/plain", b"plain notes"),
+        "/koi8": ("text/html; charset=koi8-r", "<p>ФИО: ИВ, ТВЕРЬ".encode("koi8-r")),
+        "/sjis.txt": ("text/plain; charset=shift_jis", "価格".encode("cp932")),
+        "/wide.txt": ("text/plain; charset=utf-16", b"plain"),
+        "/f.php?id=2": ("text/html", b"<p>two"),
         "/large": ("text/plain", b"x" * 5000),
     }
     moves: ClassVar = {"/moved": "/a", "/loop": "/loop", "/file": "file:///etc/passwd", "/gopher": "gopher://x/"}
@@ -132,3 +136,14 @@ def test_an_address_without_a_host_is_refused(url):
 def test_a_dead_server_is_one_line():
     with pytest.raises(CorpusError, match=r"cannot be fetched: .*refused"):
         read(["http://127.0.0.1:1/x"], urls=True)
+
+
+def test_the_charset_of_the_header_is_believed(site):
+    corpus = read([f"{site}/koi8", f"{site}/sjis.txt", f"{site}/wide.txt"], urls=True)
+    assert [corpus[name].strip() for name in corpus.names] == ["ФИО: ИВ, ТВЕРЬ", "価格", "plain"]
+    assert not corpus.problems
+
+
+def test_a_page_has_its_address(site):
+    corpus = read([f"{site}/f.php?id=2"], urls=True)
+    assert corpus.path_of(corpus.names[0]) == f"{site}/f.php?id=2"

@@ -5,8 +5,11 @@ import json
 import pickle
 
 import dspy
+import openpyxl
 import pydantic
 import pytest
+from openpyxl.chart import BarChart, Reference
+from openpyxl.comments import Comment
 
 from rlm_dspy.corpus import Corpus, Document, read
 from rlm_dspy.errors import CorpusError
@@ -90,3 +93,20 @@ def test_the_sandbox_sees_the_same_texts():
     assert repr(inside) == repr(corpus)
     json.dumps(corpus.sandbox_index())
     assert [(info.size, info.lines) for info in inside.files] == [(5, 1), (1, 1), (8, 1)]
+
+
+def test_charts_and_cells_that_look_like_a_title_are_no_rows(tmp_path):
+    book = openpyxl.Workbook()
+    sheet = book.active
+    for row in (("Month", "Amount"), ("Jan", 10), ("=== Notes ===", 20)):
+        sheet.append(row)
+    sheet["B2"].comment = Comment("estimated", "Ann")
+    chart = BarChart()
+    chart.add_data(Reference(sheet, min_col=2, min_row=1, max_row=3), titles_from_data=True)
+    sheet.add_chart(chart, "E2")
+    book.save(tmp_path / "a.xlsx")
+    corpus = read([tmp_path / "a.xlsx"])
+    assert "[chart]" in corpus["a.xlsx"]
+    inside = toolkit.CorpusTexts(b"".join(corpus.sandbox_chunks()), corpus.sandbox_index())
+    assert [row["Amount"] for row in inside.rows("a.xlsx")] == ["10", "20"]
+    assert inside.rows("a.xlsx")[0]["Amount [comment]"] == "estimated"

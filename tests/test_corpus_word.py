@@ -5,6 +5,7 @@ import pytest
 from documents import NAMESPACES, packed, paragraph, related, run, word_of
 from rlm_dspy.corpus.readers import office
 
+RAISED = '<w:vertAlign w:val="superscript"/>'
 WHO = 'w:id="1" w:author="A"'
 
 
@@ -37,12 +38,34 @@ def control(content: str) -> str:
         (f"<w:r><w:ruby><w:rubyPr/><w:rt>{run('とう')}</w:rt><w:rubyBase>{run('東')}</w:rubyBase></w:ruby></w:r>",
          "東(とう)"),
         (f"<m:oMath><m:f><m:num>{run('a')}</m:num><m:den>{run('b')}</m:den></m:f></m:oMath>", "(a)/(b)"),
+        (f"<m:rad><m:deg/><m:e>{run('2')}</m:e></m:rad><m:rad><m:deg>{run('3')}</m:deg><m:e>{run('x')}</m:e></m:rad>",
+         "sqrt(2)root(x, 3)"),
+        (f"<m:d><m:e>{run('a+b')}</m:e></m:d><m:d><m:dPr><m:begChr m:val='['/><m:endChr m:val=''/></m:dPr></m:d>",
+         "(a+b)["),
+        (f"<m:nary><m:naryPr><m:chr m:val='∑'/></m:naryPr><m:sub>{run('i=1')}</m:sub><m:sup>{run('n')}</m:sup>"
+         f"<m:e>{run('i')}</m:e></m:nary>", "∑_(i=1)^n i"),
+        (run("10") + run("-", RAISED) + run("6", RAISED) + run("; 1") + run("st", RAISED), "10^-6; 1st"),
+        (run("500", "<w:strike/>") + run(" 300") + run("9", "<w:dstrike/>") + run("8", '<w:strike w:val="0"/>'),
+         "[struck: 500] 300[struck: 9]8"),
         ('<w:r><w:drawing><wp:inline><wp:docPr id="1" name="p" descr="A red valve"/></wp:inline></w:drawing></w:r>',
          "[image: A red valve]"),
     ],
 )  # fmt: skip
 def test_what_stands_in_a_paragraph(inner, text):
     assert seen(paragraph("(", inner, ")")) == f"({text})".splitlines()
+
+
+def test_what_is_not_read_of_a_document_is_told_by_kind():
+    relations = (
+        ("rId20", "image", "media/a.png"), ("rId21", "image", "media/b.png"), ("rId22", "package", "embeddings/a.xlsx"),
+        ("rId23", "aFChunk", "chunk.html"),
+    )  # fmt: skip
+    made = office.answer("docx", word_of(paragraph(run("Contract")), relations))
+    assert made["note"] == "not read: 1 embedded file, 1 inserted document and 2 pictures"
+    cells = "".join(f"<w:tc><w:tcPr>{more}</w:tcPr>{paragraph(run(text))}</w:tc>" for text, more in (
+        ("gone", '<w:cellDel w:id="4"/>'), ("kept", ""),
+    ))  # fmt: skip
+    assert seen(f"<w:tbl><w:tr>{cells}</w:tr></w:tbl>") == ["kept"]
 
 
 def test_a_paragraph_that_was_inserted_or_removed_as_a_whole():

@@ -222,3 +222,25 @@ def test_a_stray_escape_does_not_make_a_text_japanese(encoding):
     text, note = decode("Le café est fermé.\n\x1b$B\nÀ bientôt, après l'été.\n".encode(encoding))
     assert "café est fermé" in text
     assert "iso2022_jp" not in note
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"one\rtwo\r\rthree", "one\ntwo\n\nthree"),
+        (b"one\r\ntwo\rthree\n", "one\r\ntwo\nthree\n"),
+        ("é\rb\r".encode("utf-16"), "é\nb\n"),
+    ],
+)
+def test_lone_carriage_returns_are_line_ends(tmp_path: Path, data: bytes, text: str) -> None:
+    (tmp_path / "a.txt").write_bytes(data)
+    corpus = read([tmp_path / "a.txt"])
+    assert corpus["a.txt"] == text
+    assert corpus.documents[0].note == "lone CRs read as line ends"
+
+
+def test_windows_line_ends_stay(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"one\r\ntwo\r\r\n" + b"\r" * 100_000 + b"\n")
+    corpus = read([tmp_path / "a.txt"])
+    assert corpus["a.txt"].startswith("one\r\ntwo\r\r\n\r")
+    assert corpus.documents[0].note == ""

@@ -32,6 +32,17 @@ from rlm_dspy.sandbox.toolkit.delimited import sheet_rows, table_rows
         ("name,qty,price\nbolt,1,2,\nnut,3,4,\n", [["bolt", "1", "2", ""], ["nut", "3", "4", ""]]),
         ("Stock of May\nname,city\nAda,Oslo,\nBea,Bergen,\n", [["Ada", "Oslo", ""], ["Bea", "Bergen", ""]]),
         ("only\none\ntwo\n", [["one"], ["two"]]),
+        ('name, note, n\nAnn, "tall, old", 3\nBob, "small", 4\n', [["Ann", "tall, old", "3"], ["Bob", "small", "4"]]),
+        ('id,said,n\n1,"a \\"hi, x\\"",5\n2,"b",6\n', [["1", 'a "hi, x"', "5"], ["2", "b", "6"]]),
+        ('id,path\n1,"C:\\a\\"\n2,"C:\\b\\"\n', [["1", "C:\\a\\"], ["2", "C:\\b\\"]]),
+        ("id,name\n1,'Smith, J'\n2,'Doe, A'\n", [["1", "Smith, J"], ["2", "Doe, A"]]),
+        ("id,name\n1,rock 'n' roll\n2,'n'\n", [["1", "rock 'n' roll"], ["2", "'n'"]]),
+        ("Menge, Stück;Preis, EUR\n1,5;2,5\n3,5;4,5\n", [["1,5", "2,5"], ["3,5", "4,5"]]),
+        ("Report, all, 2024\nBy: A, B\n\nid,name\n1,x\n2,y\n", [["1", "x"], ["2", "y"]]),
+        (
+            "Region,Sales\nN,1\nS,2\n\nName,Bonus,Year\nAnn,5,2020\n",
+            [["N", "1"], ["S", "2"], ["Name", "Bonus", "Year"], ["Ann", "5", "2020"]],
+        ),
         ("", []),
         ("name,amount\n", []),
     ],
@@ -77,3 +88,27 @@ def test_a_workbook_has_rows_of_all_its_sheets() -> None:
     two = sheet_rows(one + "=== Cities ===\ncity\nUlm\n")
     assert two[0] == {"sheet": "Prices", "item": "nut", "price": "3"}
     assert two[2] == {"sheet": "Cities", "city": "Ulm"}
+
+
+def test_only_the_rows_that_a_workbook_counts_are_records() -> None:
+    text = "=== S ===\nMonth\tAmount [comment: in EUR]\nJan\t20 [comment: estimated]\n=== Notes ===\t1\n"
+    text += "[chart] Sales\n\tAmount\nJan\t20\n=== T (hidden) ===\nid\n7\n"
+    marks = [[1, "sheet S", False], [2, "sheet S row", True], [5, "sheet S, drawings", False]]
+    marks += [[8, "sheet T", False], [9, "sheet T row", True]]
+    assert sheet_rows(text, marks) == [
+        {"sheet": "S", "Month": "Jan", "Amount": "20", "Amount [comment]": "estimated"},
+        {"sheet": "S", "Month": "=== Notes ===", "Amount": "1", "Amount [comment]": ""},
+        {"sheet": "T (hidden)", "id": "7"},
+    ]
+    table = "=== a ===\nx\n1\n=== b ===\nx\n2\n"
+    ends = [[1, "table a", False], [3, "table a row", True], [4, "table b", False], [6, "table b row", True]]
+    assert sheet_rows(table, ends) == [{"sheet": "a", "x": "1"}, {"sheet": "b", "x": "2"}]
+
+
+def test_a_table_without_a_header_keeps_its_first_row() -> None:
+    assert table_rows("1,20.5,3\n2,30.5,4\n", "csv")[0] == {"column_1": "1", "column_2": "20.5", "column_3": "3"}
+    assert [row["column_1"] for row in table_rows("2024-05-01\n2024-05-02\n", "csv")] == ["2024-05-01", "2024-05-02"]
+    assert table_rows("2019,2020\n5,6\n", "csv") == [{"2019": "5", "2020": "6"}]
+    assert table_rows("land,2019\nDE,5\n", "csv") == [{"land": "DE", "2019": "5"}]
+    table = [[1, "table", False], [3, "row", True]]
+    assert sheet_rows("=== table ===\n0\t1\n5\t6\n", table) == [{"0": "5", "1": "6"}]

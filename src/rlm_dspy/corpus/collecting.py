@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rlm_dspy.corpus.corpus import NO_MEMORY, Corpus, Document, LineMark, Skipped
-from rlm_dspy.corpus.decoding import bom_and_line_end, decode, why_binary
+from rlm_dspy.corpus.decoding import bom_and_line_end, decode_declared, why_binary, with_line_feeds
 from rlm_dspy.corpus.document_cache import ConversionCache, available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
 from rlm_dspy.corpus.readers.archives import room_for
@@ -221,11 +221,13 @@ class Collector:
             else:
                 self.add(data, name, path, note)
 
-    def add(self, data: bytes, name: str, path: str = "", note: str = "") -> None:
-        """Read the bytes of a file and of the files inside it."""
-        self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0, note)
+    def add(self, data: bytes, name: str, path: str = "", note: str = "", charset: str | None = None) -> None:
+        """Read the bytes of a file and of the files inside it; ``charset`` is the encoding told with it."""
+        self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0, note, charset)
 
-    def _add_bytes(self, data: bytes, name: str, source: _Source, depth: int, note: str = "") -> None:
+    def _add_bytes(
+        self, data: bytes, name: str, source: _Source, depth: int, note: str = "", charset: str | None = None
+    ) -> None:
         if len(data) > self.limits.file_bytes:
             self.skip(name, too_large(self.limits.file_bytes))
         elif has_private_key(data[:200]) and not self._secrets:
@@ -234,9 +236,9 @@ class Collector:
             self.skip(name, "empty")
         else:
             try:
-                reader = find(name, data)
+                reader = find(name, data, charset, self._encoding)
                 if reader is None:
-                    self._add_text(data, name, source, note)
+                    self._add_text(data, name, source, note, charset)
                 else:
                     self._add_converted(reader, data, name, source, depth, note)
             except UnreadableError as error:
@@ -256,29 +258,38 @@ class Collector:
             if self.full:
                 self.skip(part, f"{self.full}, as is what follows line {before:,} of {name}")
                 return
-            text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
+            text, note = self._decoded(data)
             marks = ((1 - before, "line", True),)
             kept = self._store_document(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
             before += kept.lines if kept else 0
         if changed := file.change_note():
             self.skip(f"{name}/part-{number + 1:0{digits}}", f"{name} {changed}")
 
-    def _add_text(self, data: bytes, name: str, source: _Source, before: str) -> None:
+    def _add_text(self, data: bytes, name: str, source: _Source, before: str, charset: str | None) -> None:
         forced = self._encoding is not None and name in self._named
         if not forced and (reason := why_binary(data)):
             self.skip(name, reason)
             return
-        text, note = (data, "") if self._is_plain(data) else decode(data, self._encoding)
+        text, note = self._decoded(data, charset)
         self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=_joined_notes(before, note))
+
+    def _decoded(self, data: bytes, charset: str | None = None) -> tuple[str | bytes, str]:
+        """Return a text, as bytes if they are its UTF-8 already, and a note on what was guessed."""
+        if charset is None and self._is_plain(data):
+            return data, ""
+        text, guessed = decode_declared(data, [charset], self._encoding)
+        text, changed = with_line_feeds(text)
+        return text, _joined_notes(guessed, changed)
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether a text can be stored without decoding, as most large texts can."""
-        return self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
+        is_wanted = self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
+        return is_wanted and data.count(b"\r") == data.count(b"\r\n")
 
     def _add_converted(
         self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str
     ) -> None:
-        kind = kind_of(name) if kind_of(name) != "text" else reader.name
+        kind = reader.name
         if isinstance(reader, Reader):
             outcome = self._cache.converted(reader, data, lambda: self._run_reader(reader, data, name))
         elif depth < _MAX_NESTING:
@@ -320,7 +331,7 @@ class Collector:
         elif self.full:
             self.skip(inside, self.full)
         else:
-            self._add_bytes(part.data, inside, source, depth + 1, part.note)
+            self._add_bytes(part.data, inside, source, depth + 1, part.note, part.charset)
 
     def _store_document(
         self,

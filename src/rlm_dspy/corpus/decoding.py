@@ -12,6 +12,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 SAMPLE_BYTES = 16_000  # bytes of non-ASCII words to examine, from all over the file
@@ -282,6 +283,9 @@ _DECLARED = re.compile(
     rb"|\A@charset \"([\w.:-]{1,40})\";"
     rb"|\A(?:[^\n]{0,200}\n)?[ \t\f]*(?:#|//|%|;|<!--)[^\n]{0,100}?\b(?:file)?(?:en)?coding[:=][ \t]*([\w.:-]{1,40})"
 )
+_LONE_RETURNS = re.compile(r"(?<!\r)\r++(?!\n)")
+_META = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I | re.A)
+_SEVEN_BIT = {"utf-7": "utf-7", "unicode-1-1-utf-7": "utf-7", "hz-gb-2312": "hz", "hz": "hz"}  # all bytes are ASCII
 # Encoding names that only browsers and mail programs know.
 _SPOKEN = {
     "iso-8859-8-i": "iso8859-8", "windows-31j": "cp932", "x-sjis": "cp932", "x-gbk": "gbk", "x-mac-roman": "mac_roman",
@@ -324,7 +328,7 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
         if data.startswith(bom):
             return _decode_replacing_errors(data[len(bom) :], marked)
     if encoding is not None:
-        return _decode_replacing_errors(data, "utf-8" if _is_utf8(data, encoding) else encoding)
+        return _decode_replacing_errors(data, "utf-8" if _is_utf8_after_all(data, encoding) else encoding)
     if b"\0" in data:
         if found := wide_encoding(data[:_SNIFFED_BYTES]):
             return _decode_replacing_errors(data, found)[0], f"read as {found}"
@@ -332,6 +336,43 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
         text, note = decode(bare)
         return text, "; ".join(filter(None, (note, f"{len(data) - len(bare):,} NUL bytes left out")))
     return _decode_plain(data)
+
+
+def decode_declared(data: bytes, charsets: Iterable[str | None], encoding: str | None = None) -> tuple[str, str]:
+    """Return the text in the first declared charset that fits, or else what ``decode`` returns.
+
+    Args:
+        data: The whole file.
+        charsets: Names that a header, the message around the file or the file itself declares, the best one first.
+        encoding: The encoding the user named, which applies if none of these does.
+    """
+    if data.startswith(_MARKED) or is_utf8(data):
+        return decode(data, encoding)
+    for charset in filter(str.strip, filter(None, charsets)):
+        name = charset.split()[0].strip("\"'").lower()
+        known = known_encoding(name) or (_SEVEN_BIT.get(name) if data.isascii() else None)
+        if known is None or known == "ascii" or (known.startswith(("utf-16", "utf-32")) and b"\0" not in data):
+            continue
+        for codec in dict.fromkeys((as_written(known) or known, known)):
+            if not _is_broken(data, codec):
+                return data.decode(codec), ""
+    return decode(data, encoding)
+
+
+def with_line_feeds(text: str) -> tuple[str, str]:
+    """Return a text whose lone carriage returns are line feeds, and a note if it has any."""
+    text, count = _LONE_RETURNS.subn(lambda match: "\n" * len(match[0]), text)
+    if count:
+        return text, "lone CRs read as line ends"
+    return text, ""
+
+
+def page_charset(data: bytes) -> str | None:
+    """Return the name of the encoding that a page declares in a ``meta`` element, or None."""
+    declared = _META.search(data[:2048])
+    if declared is None:
+        return None
+    return declared[1].decode("ascii")
 
 
 def _decode_plain(data: bytes) -> tuple[str, str]:
@@ -436,9 +477,14 @@ def _is_cut_log(data: bytes) -> bool:
     return controls * 1_000 <= len(bare)
 
 
-def _is_utf8(data: bytes, encoding: str) -> bool:
+def _is_utf8_after_all(data: bytes, encoding: str) -> bool:
     """Return whether a text is UTF-8 despite the named encoding, which applies only to texts that are not."""
-    return not encoding.startswith(("utf-16", "utf-32")) and not data.isascii() and not _is_broken(data, "utf-8")
+    return not encoding.startswith(("utf-16", "utf-32")) and is_utf8(data)
+
+
+def is_utf8(data: bytes) -> bool:
+    """Return whether bytes are valid non-ASCII UTF-8, which is never by chance, whatever charset is declared."""
+    return not data.isascii() and not _is_broken(data, "utf-8")
 
 
 def _is_broken(data: bytes, encoding: str) -> bool:

@@ -30,10 +30,11 @@ _ENDINGS = {
 
 @dataclass(frozen=True)
 class Page:
-    """A fetched page, with a name that shows its origin and its kind."""
+    """A fetched page, with a name that shows its origin and its kind, and the charset of its header."""
 
     name: str
     data: bytes
+    charset: str | None = None
 
 
 def is_url(path: str) -> bool:
@@ -82,7 +83,8 @@ def _fetch_now(url: str, parts: SplitResult, most: int) -> Page | str:
     try:
         with opener.open(request, timeout=FETCH_SECONDS) as answer:
             data = _read_body(answer, most)
-            return Page(_page_name(host, parts.path, answer.headers.get_content_type()), data)
+            name = _page_name(host, parts.path, answer.headers.get_content_type())
+            return Page(name, data, answer.headers.get_content_charset())
     except urllib.error.HTTPError as error:
         error.close()
         return f"{error.code} {error.reason}".partition("\n")[0]

@@ -47,17 +47,21 @@ class _ObjectSource(Protocol):
 
     def keep_bytes(self, one: StoredObject, data: bytes) -> None: ...
 
+    def charset_of(self, one: StoredObject) -> str | None: ...
+
 
 class _Web:
     """Pages, which are fetched each time."""
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._charsets: dict[str, str | None] = {}  # by address
 
     def fetch(self, one: StoredObject) -> bytes:
         fetched = page_or_reason(one.address, self._most)
         if isinstance(fetched, str):
             raise NotFetchedError(f"it cannot be fetched: {masked_secrets(fetched)}")
+        self._charsets[one.address] = fetched.charset
         return fetched.data
 
     def kept_bytes(self, one: StoredObject) -> bytes | None:
@@ -65,6 +69,9 @@ class _Web:
 
     def keep_bytes(self, one: StoredObject, data: bytes) -> None:
         pass
+
+    def charset_of(self, one: StoredObject) -> str | None:
+        return self._charsets.get(one.address)
 
 
 class RemoteReader:
@@ -232,7 +239,7 @@ class RemoteReader:
                 self._found.skip(name, f"it took more than {seconds_for(one):,.3g} s to fetch")
             else:
                 late = 0
-                self._add_data(data, one, name)
+                self._add_data(data, one, name, source.charset_of(one))
 
     def _of_fitting_size(self, wanted: Iterable[_Named]) -> Iterator[_Named]:
         limit = self._found.limits.file_bytes
@@ -244,9 +251,9 @@ class RemoteReader:
             else:
                 yield one, name
 
-    def _add_data(self, data: bytes, one: StoredObject, name: str) -> None:
+    def _add_data(self, data: bytes, one: StoredObject, name: str, charset: str | None) -> None:
         if len(data) <= MAX_VALUE_BYTES:
-            self._found.add(data, name, one.address)
+            self._found.add(data, name, one.address, charset=charset)
             return
         with tempfile.NamedTemporaryFile(prefix="rlm-dspy-") as file:  # a text this large is read in parts
             file.write(data)

@@ -259,6 +259,10 @@ class ObjectStore:
         if self._cache is not None and one.tag and len(data) == one.size:
             self._cache.keep_bytes(self._cache_key(one), data)
 
+    def charset_of(self, one: StoredObject) -> str | None:
+        """Return no charset: what stores tell of the type of an object is seldom true."""
+        return None
+
     def _cache_key(self, one: StoredObject) -> str:
         return f"{one.address}\0{one.size}\0{one.tag}\0{self._scope}"
 

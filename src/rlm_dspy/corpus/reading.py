@@ -28,6 +28,7 @@ from rlm_dspy.corpus.object_reading import RemoteReader
 from rlm_dspy.corpus.screening import is_secret
 from rlm_dspy.corpus.walking import FileSelection, FoundFile, printable_name, split_glob, walk_folder
 from rlm_dspy.errors import ConfigurationError, CorpusError
+from rlm_dspy.redact import Redactor
 
 WRITER_SECONDS = 3  # to wait for a writer on a named pipe
 
@@ -154,7 +155,7 @@ class _Reader:
         if is_index(url, page.data):
             self._remote.take_index(url, page)
         else:
-            self._found.add(page.data, printable_name(page.name))
+            self._found.add(page.data, printable_name(page.name), Redactor().text(url), charset=page.charset)
 
     def corpus(self, typed: Sequence[_Path]) -> Corpus:
         corpus, blank = self._found.finish(_origin_digest([str(path) for path in typed]))

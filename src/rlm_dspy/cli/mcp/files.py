@@ -255,7 +255,7 @@ def rows_of(document: Document) -> list[dict[str, str]]:
     if kind in TABLES or ending in TABLES:
         return table_rows(document.text, kind if kind in TABLES else ending)
     if kind in WORKBOOKS:
-        return sheet_rows(document.text)
+        return sheet_rows(document.text, document.marks)
     try:
         if ending in ("jsonl", "ndjson"):
             values = [json.loads(line) for line in document.text.split("\n") if line.strip()]

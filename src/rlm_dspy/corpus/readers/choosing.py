@@ -11,6 +11,7 @@ from io import BytesIO
 
 from rlm_dspy.corpus.readers import archives, converter, mail, markup
 from rlm_dspy.corpus.readers.reader import Read, Reader, Unpacker, UnreadableError
+from rlm_dspy.corpus.readers.sniffing import TEXT_ENDINGS, sniffed_kind
 
 GROUP = "rlm_dspy.readers"
 _HEAD = 64  # bytes searched for a signature that may follow white space
@@ -18,18 +19,14 @@ _HEAD = 64  # bytes searched for a signature that may follow white space
 _KINDS = {
     "md": "markdown", "markdown": "markdown", "rst": "text", "txt": "text", "log": "log", "csv": "csv", "tsv": "tsv",
     "json": "json", "jsonl": "jsonl", "ndjson": "jsonl", "html": "html", "htm": "html", "xhtml": "html",
-    "ipynb": "notebook", "eml": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
+    "ipynb": "notebook", "eml": "e-mail", "emlx": "e-mail", "mht": "e-mail", "mhtml": "e-mail",
     "pdf": "pdf", "docx": "docx", "pptx": "pptx", "xlsx": "xlsx",
-    "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "epub": "epub",
+    "rtf": "rtf", "odt": "odt", "ods": "ods", "odp": "odp", "odg": "odg", "epub": "epub",
     "sqlite": "sqlite", "sqlite3": "sqlite",
     "parquet": "parquet", "arrow": "arrow", "arrows": "arrow", "feather": "arrow",
 }  # fmt: skip
 
-_MARKUP = {
-    "html": Reader("html", markup.read_html, converter.VERSION),
-    "notebook": Reader("notebook", markup.read_notebook),
-    "e-mail": Reader("e-mail", mail.read_email),
-}
+_MARKUP = frozenset({"html", "notebook", "e-mail"})
 _PACKED = {
     b"\x1f\x8b": Unpacker("gzip", archives.read_gzip),
     b"BZh": Unpacker("bzip2", archives.read_bzip2),
@@ -42,6 +39,7 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _DECLARED = {  # media types declared in an archive's first file
     "application/epub+zip": "epub", "application/vnd.oasis.opendocument.text": "odt",
     "application/vnd.oasis.opendocument.spreadsheet": "ods", "application/vnd.oasis.opendocument.presentation": "odp",
+    "application/vnd.oasis.opendocument.graphics": "odg",
 }  # fmt: skip
 
 
@@ -50,8 +48,10 @@ def kind_of(name: str) -> str:
     return _KINDS.get(_name_ending(name), "text")
 
 
-def find(name: str, data: bytes) -> Reader | Unpacker | None:
+def find(name: str, data: bytes, charset: str | None = None, encoding: str | None = None) -> Reader | Unpacker | None:
     """Return the reader for a file, or None for plain text and for formats without a reader.
+
+    ``charset`` is the one told with a page, ``encoding`` the one the user named for pages and e-mails that tell none.
 
     An entry point in the group ``rlm_dspy.readers``, named after the file extension without the dot, takes precedence
     over the built-in readers.
@@ -77,7 +77,28 @@ def find(name: str, data: bytes) -> Reader | Unpacker | None:
     if data.startswith(_OLE):
         raise UnreadableError("an Office document that is encrypted or older than 2007: save it as .docx or the like")
     packed = next((reader for magic, reader in _PACKED.items() if data.startswith(magic)), None)
-    return packed or _MARKUP.get(kind_of(name))
+    return packed or _markup_reader(_markup_kind(name, data), charset, encoding)
+
+
+def _markup_reader(kind: str, charset: str | None, encoding: str | None) -> Reader | None:
+    """Return the reader for a page, notebook or e-mail in these encodings; a page's are part of its cache key."""
+    if kind == "html":
+        version = "/".join(filter(None, (converter.VERSION, charset and f"charset={charset}", encoding)))
+        return Reader(kind, functools.partial(markup.read_html, charset=charset, encoding=encoding), version)
+    if kind == "notebook":
+        return Reader(kind, markup.read_notebook)
+    if kind == "e-mail":
+        return Reader(kind, functools.partial(mail.read_email, encoding=encoding))
+    return None
+
+
+def _markup_kind(name: str, data: bytes) -> str:
+    """Return the kind of a page, notebook or e-mail by its extension or else its content; "text" for all else."""
+    named = kind_of(name)
+    has_ending = "." in name.rpartition("/")[2]
+    if named in _MARKUP or (has_ending and _name_ending(name) in TEXT_ENDINGS):
+        return named
+    return sniffed_kind(data) or "text"
 
 
 def _zip_reader(data: bytes) -> Reader | Unpacker:

@@ -24,13 +24,13 @@ MAX_CPU_SECONDS = 60.0  # CPU seconds per document
 SECONDS_FOR_MB = 2.0  # CPU seconds added per MB of the document
 _CLOCK_FACTOR = 20  # wall-clock allowance as a multiple of CPU time, because the processor is shared
 
-VERSION = "4"  # of the output; part of the cache key
+VERSION = "5"  # of the output; part of the cache key
 
 _NAMES = {
     "html": "a page", "pdf": "a PDF", "docx": "a Word document", "pptx": "a presentation", "xlsx": "a spreadsheet",
     "rtf": "an RTF document", "odt": "an OpenDocument text", "ods": "an OpenDocument spreadsheet",
-    "odp": "an OpenDocument presentation", "epub": "a book (EPUB)", "sqlite": "a database",
-    "parquet": "a Parquet file", "arrow": "an Arrow file",
+    "odp": "an OpenDocument presentation", "odg": "an OpenDocument drawing", "epub": "a book (EPUB)",
+    "sqlite": "a database", "parquet": "a Parquet file", "arrow": "an Arrow file",
 }  # fmt: skip
 
 

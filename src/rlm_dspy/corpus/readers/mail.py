@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from email.message import Message
 from typing import Any
 
-from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
+from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset, with_line_feeds
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.reader import Converted, Member, SkippedMember, UnpackAllowance, UnreadableError
+from rlm_dspy.corpus.readers.sniffing import counted_bytes
 from rlm_dspy.counting import counted_noun
 
 SHOWN = ("From", "Reply-To", "To", "Cc", "Bcc", "Date", "Subject")
@@ -20,8 +21,10 @@ _STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than thi
 _HIDING = re.compile(r"<(/?)(?:style|script|head)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-# The start of a message in an mbox: after a blank line, and only with a date in its line or the headers of an e-mail.
-_MESSAGE = re.compile(rb"(?:\A|(?<=\n\n)|(?<=\n\r\n))From ([^\n]*)\n(?=[!-9;-~]+:)")
+# The start of a message in an mbox: only with a date in its line or the headers of an e-mail, with both where no blank
+# line comes before.
+_MESSAGE = re.compile(rb"^From ([^\n]*)\n(?=[!-9;-~]+:)", re.MULTILINE)
+_BLANK_LINES = (b"\n\n", b"\n\r\n")
 _POSTED = re.compile(
     rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b"
 )  # a date such as Jan  1 00:00:00 2024
@@ -31,13 +34,17 @@ _HEAD_BYTES = 20_000  # looked at for the headers of a message
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
-def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedMember]:
-    """Yield the headers and body of a message, then its attachments as files."""
-    message = email.message_from_bytes(data, policy=email.policy.compat32)
-    lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key)))]
+def read_email(data: bytes, name: str, encoding: str | None = None) -> Iterator[Converted | Member | SkippedMember]:
+    """Yield the headers and body of a message, then its attachments as files.
+
+    ``encoding`` is the one the user named for what declares none.
+    """
+    begin, end = counted_bytes(data)
+    message = email.message_from_bytes(data[begin:end], policy=email.policy.compat32)
+    lines = [f"{key}: {text}" for key in SHOWN if (text := header_text(message.get(key), encoding))]
     body = _body_part(message)
     if body is not None:
-        text, note, unread = _body_text(message, body)
+        text, note, unread = _body_text(message, body, encoding)
     else:
         text, note, unread = "", "", None
     yield Converted("\n".join(lines) + "\n\n" + text.encode("utf-8", "replace").decode(), note=note)
@@ -46,16 +53,16 @@ def read_email(data: bytes, name: str) -> Iterator[Converted | Member | SkippedM
     is_page = message.get_content_type() == "multipart/related"  # a saved web page with its styles and pictures
     for number, part in enumerate(_attachment_parts(message, body), 1):
         if not is_page or part.get_content_type() in ("text/html", "text/plain"):
-            yield _attachment_member(part, number)
+            yield _attachment_member(part, number, encoding)
 
 
-def _body_text(message: Message, body: Message) -> tuple[str, str, SkippedMember | None]:
+def _body_text(message: Message, body: Message, encoding: str | None) -> tuple[str, str, SkippedMember | None]:
     """Return the text of a body, a note, and the page in it that could not be read."""
-    text, note = _part_text(body)
+    text, note = _part_text(body, encoding)
     if body.get_content_subtype() == "html":
         page, unread = _page_text(text)
         return page, note, unread
-    if (html := _hidden_page(message, body, text)) is None:
+    if (html := _hidden_page(message, body, text, encoding)) is None:
         return text, note, None
     page, unread = _page_text(html)
     if unread:
@@ -82,7 +89,7 @@ def _page_text(html: str) -> tuple[str, SkippedMember | None]:
         return "", SkippedMember("body.html", str(error))
 
 
-def _hidden_page(message: Message, body: Message, text: str) -> str | None:
+def _hidden_page(message: Message, body: Message, text: str, encoding: str | None) -> str | None:
     """Return the page that is the other form of a plain text, if that text is only a stub."""
     for part in message.walk():
         if part.get_content_type() == "multipart/alternative":
@@ -93,7 +100,7 @@ def _hidden_page(message: Message, body: Message, text: str) -> str | None:
             continue
         for other in inner:
             if other.get_content_type() == "text/html" and other.get_content_disposition() != "attachment":
-                html = _part_text(other)[0]
+                html = _part_text(other, encoding)[0]
                 if _shown_chars(html) > _STUB_SHARE * len(" ".join(text.split())):
                     return html
                 return None
@@ -102,6 +109,7 @@ def _hidden_page(message: Message, body: Message, text: str) -> str | None:
 
 def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
     """Yield the messages of an mbox file as e-mail files."""
+    data = _with_line_ends(data)
     starts = list(_message_starts(data))
     digits = len(str(len(starts)))
     for number, (start, end) in enumerate(zip(starts, [*starts[1:], len(data)], strict=True), 1):
@@ -115,7 +123,15 @@ def read_mbox(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member 
 
 def is_mbox(data: bytes) -> bool:
     """Return whether a file begins like an mbox."""
-    return data.startswith(b"From ") and next(_message_starts(data[:_HEAD_BYTES]), None) == 0
+    head = _with_line_ends(data[:_HEAD_BYTES]).lstrip(b"\r\n")
+    return head.startswith(b"From ") and next(_message_starts(head), None) == 0
+
+
+def _with_line_ends(data: bytes) -> bytes:
+    """Return a mailbox whose lines end with a line feed."""
+    if b"\n" in data[:_HEAD_BYTES]:
+        return data
+    return data.replace(b"\r", b"\n")
 
 
 def _message_starts(data: bytes) -> Iterator[int]:
@@ -125,30 +141,32 @@ def _message_starts(data: bytes) -> Iterator[int]:
         end = end if end >= 0 else match.end() + _HEAD_BYTES
         crlf = data.find(b"\n\r\n", match.end(), end)
         headers = data[match.end() : crlf if crlf >= 0 else end]
-        if _POSTED.search(match[1][:MAX_POSTED_BYTES]) or _MAIL_HEADER.search(headers):
+        signs = (_POSTED.search(match[1][:MAX_POSTED_BYTES]), _MAIL_HEADER.search(headers))
+        before = data[max(0, match.start() - 3) : match.start()]
+        if all(signs) or (any(signs) and (not before.strip() or before.endswith(_BLANK_LINES))):
             yield match.start()
 
 
-def header_text(value: Any) -> str:
+def header_text(value: Any, encoding: str | None = None) -> str:
     """Return a header as displayed: encoded words decoded, raw bytes decoded as in a file."""
     if value is None:
         return ""
     if not isinstance(value, email.header.Header):
-        value = _decode_raw_header(str(value))
-    words = "".join(_decoded_words(value))
+        value = _decode_raw_header(str(value), encoding)
+    words = "".join(_decoded_words(value, encoding))
     return " ".join(words.encode("utf-8", "replace").decode().split())
 
 
-def _decode_raw_header(text: str) -> str:
+def _decode_raw_header(text: str, encoding: str | None) -> str:
     """Return a header with its non-ASCII bytes decoded."""
     try:
         text.encode("utf-8")
         return text
     except UnicodeEncodeError:
-        return decode(text.encode("utf-8", "surrogateescape"))[0]
+        return decode(text.encode("utf-8", "surrogateescape"), encoding)[0]
 
 
-def _decoded_words(value: Any) -> Iterator[str]:
+def _decoded_words(value: Any, encoding: str | None) -> Iterator[str]:
     try:
         parts = email.header.decode_header(value)
     except (ValueError, email.errors.HeaderParseError):
@@ -156,40 +174,8 @@ def _decoded_words(value: Any) -> Iterator[str]:
     for part, charset in parts:
         if isinstance(part, str):
             yield part
-        elif charset is None:
-            yield _decode_header_bytes(part)
         else:
-            yield _decode_in_charset(part, charset)[0]
-
-
-def _decode_header_bytes(part: bytes) -> str:
-    """Return the text that the header parser had encoded to bytes."""
-    try:
-        return part.decode("ascii")
-    except UnicodeDecodeError:
-        return decode(part)[0]
-
-
-def _decode_in_charset(data: bytes, charset: str | None) -> tuple[str, str]:
-    """Decode a text in its declared charset, or else as a file with no declared encoding."""
-    known = None
-    if charset and charset.strip():
-        known = known_encoding(charset.split()[0].strip("\"'"))
-    if known is not None and known != "ascii" and not _is_utf8(data):
-        for encoding in dict.fromkeys((as_written(known) or known, known)):
-            try:
-                return data.decode(encoding), ""
-            except UnicodeError:
-                continue
-    return decode(data)
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Return whether bytes are valid non-ASCII UTF-8, which is never by chance, whatever charset is declared."""
-    try:
-        return not data.isascii() and bool(data.decode("utf-8"))
-    except UnicodeDecodeError:
-        return False
+            yield decode_declared(part, [charset], encoding)[0]
 
 
 def _body_part(message: Message) -> Message | None:
@@ -200,7 +186,7 @@ def _body_part(message: Message) -> Message | None:
         is_attached = (part.get_content_disposition() or "") == "attachment"
         if part.is_multipart() or is_attached or kind in bodies:
             pass
-        elif kind == "text/html" or (kind == "text/plain" and _part_text(part)[0].strip()):
+        elif kind == "text/html" or (kind == "text/plain" and _part_bytes(part).strip()):
             bodies[kind] = part
         if kind == "message/rfc822":
             break  # a forwarded message has its own body
@@ -209,12 +195,31 @@ def _body_part(message: Message) -> Message | None:
     return bodies.get("text/plain") or bodies.get("text/html")
 
 
-def _part_text(part: Message) -> tuple[str, str]:
+def _part_text(part: Message, encoding: str | None) -> tuple[str, str]:
+    """Return the text of a part in the charset that it declares, and a note on what was guessed."""
+    data = _part_bytes(part)
+    charsets = [_part_charset(part)]
+    if part.get_content_type() == "text/html":
+        charsets.append(page_charset(data))
+    text, guessed = decode_declared(data, charsets, encoding)
+    return with_line_feeds(text)[0], guessed
+
+
+def _part_bytes(part: Message) -> bytes:
     payload = part.get_payload(decode=True)
-    data = payload if isinstance(payload, bytes) else b""
+    if isinstance(payload, bytes):
+        return payload
+    return b""
+
+
+def _part_charset(part: Message) -> str | None:
+    """Return the charset that a part declares, as it is written."""
     charset = part.get_param("charset")
-    named = charset[2] if isinstance(charset, tuple) else charset
-    return _decode_in_charset(data, str(named) if named else None)
+    if isinstance(charset, tuple):
+        charset = charset[2]
+    if charset:
+        return str(charset)
+    return None
 
 
 def _attachment_parts(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
@@ -231,14 +236,16 @@ def _attachment_parts(part: Message, body: Message | None, other: bool = False) 
         yield part
 
 
-def _attachment_member(part: Message, number: int) -> Member:
+def _attachment_member(part: Message, number: int, encoding: str | None) -> Member:
     kind = part.get_content_type()
     if part.is_multipart():
         inner = [one for one in part.get_payload() if isinstance(one, Message)]
         data = b"\n".join(one.as_bytes(policy=email.policy.compat32) for one in inner)
     else:
-        payload = part.get_payload(decode=True)
-        data = payload if isinstance(payload, bytes) else b""
+        data = _part_bytes(part)
     ending = _ENDINGS.get(kind, "")
-    name = header_text(part.get_filename()) or ("message" if kind == "message/rfc822" else f"attachment-{number}")
-    return Member(name if name.lower().endswith(ending) else name + ending, data)
+    usual = "message" if kind == "message/rfc822" else f"attachment-{number}"
+    name = header_text(part.get_filename(), encoding) or usual
+    if not name.lower().endswith(ending):
+        name += ending
+    return Member(name, data, charset=_part_charset(part))

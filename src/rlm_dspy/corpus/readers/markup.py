@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
 from dataclasses import replace
 from typing import Any
 
 from rlm_dspy.corpus.corpus import LineMark
-from rlm_dspy.corpus.decoding import as_written, decode, known_encoding
+from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset
 from rlm_dspy.corpus.readers import converter
+from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
 _MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; larger pages are read unparsed
-_MAX_OUTPUT_CHARS = 100_000  # characters kept of one cell output
-
-_CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I)
+_TEXTLESS = "no text in it"  # why a page that only draws is not read
 
 
-def read_html(data: bytes, name: str) -> Converted:
-    """Return the visible text of a page, without scripts and styles, with Markdown headings."""
-    text, note = _decode_page(data)
+def read_html(data: bytes, name: str, charset: str | None = None, encoding: str | None = None) -> Converted:
+    """Return the visible text of a page, without scripts and styles, with Markdown headings.
+
+    ``charset`` is the one told with the page, ``encoding`` the one the user named.
+    """
+    text, note = decode_declared(data, [charset, page_charset(data)], encoding)
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
     converted = _convert_page(text)
@@ -33,17 +34,6 @@ def _convert_page(page: str) -> Converted:
     return converter.shared().convert("html", page.encode("utf-8", "replace"))
 
 
-def _decode_page(data: bytes) -> tuple[str, str]:
-    declared = _CHARSET.search(data[:2048])
-    if declared and not data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        # If the declared encoding is wrong, the encoding is guessed as for any other file.
-        with contextlib.suppress(UnicodeError):
-            encoding = as_written(known_encoding(declared[1].decode("ascii")))
-            if encoding and not encoding.startswith(("utf-16", "utf-32")):  # unreadable in these
-                return data.decode(encoding), ""
-    return decode(data)
-
-
 def read_notebook(data: bytes, name: str) -> Converted:
     """Return the cells of a Jupyter notebook of format 3 or 4 with their outputs, each marked with its number."""
     try:
@@ -53,34 +43,45 @@ def read_notebook(data: bytes, name: str) -> Converted:
         language = _code_language(notebook.get("metadata"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UnreadableError(f"a broken notebook: {error}") from None
+    return _joined_cells(cells, language)
+
+
+def _joined_cells(cells: list[Any], language: str) -> Converted:
+    """Return the text of a notebook's cells up to the limit on a document, and what was not read of them."""
     parts: list[str] = []
     marks: list[LineMark] = []
-    odd: list[int] = []
-    line = 1
+    odd: list[str] = []
+    notes: list[str] = []
+    line, size = 1, 0
     for number, cell in enumerate(cells, 1):
+        lost: list[str] = []
         try:
-            body = _cell_markdown(cell, language)
+            body = _cell_markdown(cell, language, lost)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            odd.append(number)
+            odd.append(str(number))
             continue
         body = body.encode("utf-8", "replace").decode().rstrip("\n") + "\n\n"
         marks.append((line, f"cell {number}", False))
         line += body.count("\n")
+        size += len(body)
         parts.append(body)
-    note = ""
+        notes += [f"an output of cell {number} is not read: {why}" for why in lost[:1]]
+        if size > MOST_CHARS:
+            notes.append(f"cut after cell {number}: it has more than {MOST_CHARS:,} characters")
+            break
     if odd:
-        note = f"of {len(cells):,} cells these are invalid: {', '.join(map(str, odd[:20]))}"
-    return Converted("".join(parts), tuple(marks), note)
+        notes.append(f"of {len(cells):,} cells these are invalid: {', '.join(odd[:20])}")
+    return Converted("".join(parts), tuple(marks), "; ".join(notes))
 
 
-def _cell_markdown(cell: dict[str, Any], language: str) -> str:
-    """Return a cell as Markdown: code between fences, with what it printed."""
+def _cell_markdown(cell: dict[str, Any], language: str, lost: list[str]) -> str:
+    """Return a cell as Markdown: code between fences, with what it printed; ``lost`` is what is not read of it."""
     source = _plain_text(cell.get("source", cell.get("input", "")))
     if cell.get("cell_type") == "heading":
         return f"{'#' * int(cell.get('level') or 1)} {source}"
     if cell.get("cell_type") != "code":
         return source
-    return f"```{language}\n{source}\n```\n{_rendered_outputs(cell)}"
+    return f"```{language}\n{source}\n```\n{_rendered_outputs(cell, lost)}"
 
 
 def _code_language(metadata: Any) -> str:
@@ -96,13 +97,13 @@ def _code_language(metadata: Any) -> str:
     return "python"
 
 
-def _rendered_outputs(cell: dict[str, Any]) -> str:
-    shown = [_output_text(output)[:_MAX_OUTPUT_CHARS] for output in cell.get("outputs") or ()]
+def _rendered_outputs(cell: dict[str, Any], lost: list[str]) -> str:
+    shown = [_output_text(output, lost) for output in cell.get("outputs") or ()]
     return "".join(f"Output:\n{text}\n" for text in shown if text.strip())
 
 
-def _output_text(output: dict[str, Any]) -> str:
-    """Return an output as text, in its most readable form."""
+def _output_text(output: dict[str, Any], lost: list[str]) -> str:
+    """Return an output as text, in its most readable form; add to ``lost`` why a page in it is not read."""
     if output.get("output_type") in ("error", "pyerr"):
         traceback = output.get("traceback") or ()
         named = f"{output.get('ename') or 'Error'}: {output.get('evalue') or ''}"
@@ -120,7 +121,10 @@ def _output_text(output: dict[str, Any]) -> str:
     if page := forms.get("text/html") or forms.get("html"):
         try:
             return _convert_page(_plain_text(page)).text
-        except UnreadableError:  # graphics without text
+        except UnreadableError as error:
+            if str(error) == _TEXTLESS:  # graphics
+                return ""
+            lost.append(str(error))
             return ""
     if data := forms.get("application/json", forms.get("json")):
         return json.dumps(data, ensure_ascii=False)

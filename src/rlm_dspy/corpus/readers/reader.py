@@ -27,11 +27,15 @@ class Converted:
 
 @dataclass(frozen=True)
 class Member:
-    """A file inside another one, still to be read; ``note`` says if it is incomplete."""
+    """A file inside another one, still to be read; ``note`` says if it is incomplete.
+
+    ``charset`` is the encoding that the outer file declares for it.
+    """
 
     name: str
     data: bytes
     note: str = ""
+    charset: str | None = None
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class CorpusTexts:
         if kind in TABLES or ending in TABLES:
             return table_rows(text, kind if kind in TABLES else ending)
         if kind in WORKBOOKS:
-            return sheet_rows(text)
+            return sheet_rows(text, self._marks.get(name, ()))
         if "jsonl" in (kind, ending) or ending == "ndjson":
             return [json.loads(line) for line in text.split("\n") if line.strip()]
         if "json" in (kind, ending):

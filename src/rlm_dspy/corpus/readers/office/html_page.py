@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from html import unescape
 
-from .pieces import Notes, Piece
+from .pieces import LOWERED, LOWERED_END, RAISED, RAISED_END, STRUCK, STRUCK_END, Notes, Piece
 
-_UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object"})
+_UNSHOWN = frozenset({"script", "style", "template", "noscript", "svg", "head", "iframe", "object", "annotation"})
 _DRAWN = frozenset({"text", "title", "desc"})  # elements of a drawing (svg) whose text is read
 _UNDRAWN = frozenset({"defs", "symbol", "style", "script"})
 _BLOCKS = frozenset(
@@ -26,6 +26,7 @@ _ENDS = {tag: {"p"} for tag in _BLOCKS - _IN_A_PARAGRAPH} | {  # elements that a
     "td": {"p", "td", "th"}, "th": {"p", "td", "th"}, "tr": {"p", "td", "th", "tr"},
     "tbody": {"p", "td", "th", "tr", "tbody", "thead"}, "tfoot": {"p", "td", "th", "tr", "tbody", "thead"},
 }  # fmt: skip
+_TABLE_TAGS = frozenset({"caption", "table", "tbody", "tfoot", "thead", "tr"})
 _VALUELESS = frozenset({"hidden", "password", "file", "image"})  # inputs whose value is not shown
 
 _NAME = re.compile(r"[a-zA-Z][^\s/>]*")
@@ -33,9 +34,23 @@ _ATTRIBUTE = re.compile(r"""[\s/]*([^\s/>][^\s/>=]*)(?:\s*=\s*("[^"]*"|'[^']*'|[
 _SINGLE = re.compile(r"<([a-zA-Z][^<>]*)/>")
 _SPACES = re.compile(r"[\s/]*")
 
+_FRAME = re.compile(r"<iframe\s[^<>]{0,2000}?\bsrcdoc\s*=", re.IGNORECASE)
+
 _KEPT = "\x1f"  # placeholder for significant spaces until the others are collapsed
+_BREAK = "\x1e"  # the end of a line in a cell, a space if its row is one line
+_NEXT_CELL = " \t"
+_MAX_ROW_CHARS = 5_000  # characters of a row on one line; a longer one lays out a page
 _MAX_REPEATED_CHARS = 200  # characters of a cell that are repeated in the rows it spans
 _MOST_SPANNING = 1_000  # rows and cells repeated in all tables, so that the text stays about as long as the page
+
+_MARKS = {"sup": RAISED, "sub": LOWERED} | dict.fromkeys(("del", "s", "strike"), STRUCK)
+_MARK_ENDS = {"sup": RAISED_END, "sub": LOWERED_END}
+# What stands before the parts of a formula, between them and after them.
+_FORMULAS = {
+    "mfrac": ("(", ")/(", ")"), "msqrt": ("sqrt(", ")"), "mroot": ("root(", ", ", ")"), "msup": ("", "^", ""),
+    "msub": ("", "_", ""), "msubsup": ("", "_", "^", ""), "munder": ("", "_", ""), "munderover": ("", "_", "^", ""),
+}  # fmt: skip
+_SYMBOLS = frozenset({"mi", "mn", "mo", "mtext"})  # parts of a formula that need no parentheses
 
 _DECLARATION_CHARS = 2_000  # characters searched for an XHTML declaration
 
@@ -48,6 +63,8 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     if page.lstrip().startswith("<?xml") or "http://www.w3.org/1999/xhtml" in page[:_DECLARATION_CHARS]:
         page = closed_xhtml(page)
     yield seen_text(page), "", False
+    if _FRAME.search(page):
+        notes.append("not read: a page inside it (iframe srcdoc)")
 
 
 def closed_xhtml(page: str) -> str:
@@ -137,39 +154,60 @@ class _Table:
 
     def __init__(self) -> None:
         self.column = 0
-        self.opened: tuple[int, int, int] | None = None  # column and row span of a cell, and where its text begins
+        self.opened: tuple[int, int, int, int] | None = None  # first column, rows, columns and begin of a cell's text
         self.spanning: dict[int, tuple[int, str]] = {}  # by column: rows left, and text
+        self.row = 0  # the part in which the row begins
+        self.is_layout = False  # whether a cell of the row holds another table
 
-    def begin(self, parts: list[str], rows: int) -> None:
+    def begin(self, parts: list[str], rows: int, columns: int) -> None:
         """Handle the start of a cell, after those that span into its row."""
         self.close(parts)
         self.fill(parts)
-        parts.append(" \t")
-        self.opened = (self.column, rows, len(parts))
-        self.column += 1
+        parts.append(_NEXT_CELL)
+        self.opened = (self.column, rows, columns, len(parts))
+        self.column += columns
 
     def close(self, parts: list[str]) -> None:
-        """Handle the end of the open cell."""
-        if self.opened is not None:
-            (column, rows, start), self.opened = self.opened, None
-            if rows > 1:
-                self.spanning[column] = (rows - 1, " ".join("".join(parts[start:]).split())[:_MAX_REPEATED_CHARS])
+        """Handle the end of the open cell: write the empty cells for the further columns that it spans."""
+        if self.opened is None:
+            return
+        (first, rows, columns, start), self.opened = self.opened, None
+        if rows > 1:
+            text = " ".join("".join(parts[start:]).replace(_BREAK, " ").split())[:_MAX_REPEATED_CHARS]
+            for column in range(first, first + columns):
+                self.spanning[column] = (rows - 1, text if column == first else "")
+        parts += [_NEXT_CELL] * (columns - 1)
 
     def fill(self, parts: list[str]) -> None:
         """Write the cells from rows above that span into the next columns of this row."""
         while self.column in self.spanning:
             rows, text = self.spanning.pop(self.column)
-            parts.append(f" \t{text}")
+            parts.append(f"{_NEXT_CELL}{text}")
             if rows > 1:
                 self.spanning[self.column] = (rows - 1, text)
             self.column += 1
 
     def end_row(self, parts: list[str]) -> None:
-        """Handle the end of a row."""
+        """Handle the end of a row, which is one line unless its cells are long or hold a table."""
         self.close(parts)
         if self.column:
             self.fill(parts)
-        self.column = 0
+        if self.column > 1 and not self.is_layout:
+            _join_lines(parts, self.row)
+        self.column, self.row, self.is_layout = 0, len(parts), False
+
+
+def _join_lines(parts: list[str], start: int) -> None:
+    """Replace the breaks from a part on by spaces, unless the text is too long to be the row of a table."""
+    if _BREAK not in parts[start:] or sum(map(len, parts[start:])) > _MAX_ROW_CHARS:
+        return
+    last = "\t"
+    for at in range(start, len(parts)):
+        if parts[at] == _BREAK:
+            parts[at] = " "
+        if last == " " or (last == "\t" and parts[at] != _NEXT_CELL):
+            parts[at] = parts[at].lstrip(" ")
+        last = parts[at][-1:] or last
 
 
 class _Page:
@@ -185,6 +223,9 @@ class _Page:
         self._title = False
         self._tables: list[_Table] = []
         self._spans = _MOST_SPANNING
+        self._struck = 0  # number of open elements when a struck-through one began, or 0
+        self._formulas: dict[int, tuple[str, int]] = {}  # by number of open elements: a formula, and its parts so far
+        self._closing: dict[int, str] = {}  # what is written when the element at this depth ends
         self._link: tuple[str, int] = ("", 0)  # target of the open link, and the number of parts at its start
 
     def start(self, tag: str, attributes: Attributes) -> None:
@@ -199,32 +240,63 @@ class _Page:
                 self._drawing = tag == "svg" and not _is_hidden(tag, attributes)
         if self._hidden or (tag in _VOID and _is_hidden(tag, attributes) and tag != "br"):
             return
+        if tag not in _VOID:
+            self._mark_start(tag, attributes)
         if tag in ("td", "th"):
             self._begin_cell(attributes)
         elif tag in _BLOCKS:
             self._follow_table(tag)
-            self._parts.append("\n")
+            self._parts.append(self._line_end(tag))
             if re.fullmatch("h[1-6]", tag):
                 self._parts.append("#" * int(tag[1]) + " ")
             elif tag == "li":
                 self._parts.append("- ")
         self._write_attributes(tag, attributes)
 
+    def _mark_start(self, tag: str, attributes: Attributes) -> None:
+        """Mark the begin of raised, lowered and struck-through text, and of a formula and its parts."""
+        depth = len(self._open)
+        if not self._struck and (_MARKS.get(tag) == STRUCK or "line-through" in attributes.get("style", "")):
+            self._struck = depth
+            self._parts.append(STRUCK)
+            self._closing[depth] = STRUCK_END
+        if tag in _MARK_ENDS:
+            self._parts.append(_MARKS[tag])
+            self._closing[depth] = _MARK_ENDS[tag] + self._closing.get(depth, "")
+        if depth - 1 in self._formulas:
+            formula, number = self._formulas[depth - 1]
+            self._formulas[depth - 1] = (formula, number + 1)
+            between = _FORMULAS[formula][1:-1]
+            if 0 < number <= len(between):
+                needs_brackets = between[number - 1] in ("^", "_") and tag not in _SYMBOLS
+                self._parts.append(between[number - 1] + ("(" if needs_brackets else ""))
+                self._closing[depth] = ")" if needs_brackets else ""
+        if tag in _FORMULAS:
+            self._parts.append(_FORMULAS[tag][0])
+            self._formulas[depth] = (tag, 0)
+            self._closing[depth] = _FORMULAS[tag][-1] + self._closing.get(depth, "")
+
     def _begin_cell(self, attributes: Attributes) -> None:
-        rows = attributes.get("rowspan", "1")
-        if rows.isdecimal() and len(rows) < 6:
-            spanned = min(int(rows), self._spans)
-        else:
-            spanned = 1
-        if spanned > 1:
-            self._spans -= spanned
+        rows, columns = _span(attributes, "rowspan"), _span(attributes, "colspan")
+        if rows * columns > self._spans:
+            rows, columns = max(1, min(rows, self._spans)), 1
+        if rows * columns > 1:
+            self._spans -= rows * columns
         if self._tables:
-            self._tables[-1].begin(self._parts, spanned)
+            self._tables[-1].begin(self._parts, rows, columns)
         else:
-            self._parts.append(" \t")
+            self._parts.append(_NEXT_CELL)
+
+    def _line_end(self, tag: str) -> str:
+        """Return what begins or ends a block: in a cell, a break that its row may turn into a space."""
+        if tag not in _TABLE_TAGS and self._tables and self._tables[-1].opened is not None:
+            return _BREAK
+        return "\n"
 
     def _follow_table(self, tag: str) -> None:
         if tag == "table":
+            if self._tables:
+                self._tables[-1].is_layout = True
             self._tables.append(_Table())
         elif tag == "tr" and self._tables:
             self._tables[-1].end_row(self._parts)
@@ -253,7 +325,7 @@ class _Page:
                 self._tables[-1].end_row(self._parts)
             if tag == "table" and self._tables:
                 self._tables.pop()
-            self._parts.append("\n")
+            self._parts.append(self._line_end(tag))
 
     def text(self, text: str) -> None:
         """Handle a text."""
@@ -265,6 +337,8 @@ class _Page:
         if self._is_drawn():
             self._append_text(re.sub(r"\s+", " ", f" {text} "))
         if not self._hidden:
+            if len(self._open) in self._formulas and not text.strip():
+                text = ""
             if self._count.get("pre"):
                 text = text.replace(" ", _KEPT)
             elif not self._count.get("textarea"):
@@ -284,8 +358,10 @@ class _Page:
 
     def result(self) -> str:
         """Return the text of the page."""
+        while self._closing:
+            self._parts.append(self._closing.popitem()[1])
         self._close_link()
-        lines = (line.strip(" ") for line in "".join(self._parts).split("\n"))
+        lines = (line.strip(" ").rstrip(" \t") for line in "".join(self._parts).replace(_BREAK, "\n").split("\n"))
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
 
     def _make_room(self, tag: str) -> None:
@@ -301,12 +377,22 @@ class _Page:
         """End the last element of this tag and everything in it."""
         ended = ""
         while ended != tag:
+            if self._closing:
+                self._close_marks(len(self._open))
             ended = self._open.pop()
             self._count[ended] -= 1
             if ended == "a":
                 self._close_link()
         if len(self._open) < self._hidden:
             self._hidden = 0
+
+    def _close_marks(self, depth: int) -> None:
+        """Write what ends with the element at a depth."""
+        if depth in self._closing:
+            self._parts.append(self._closing.pop(depth))
+        self._formulas.pop(depth, None)
+        if depth == self._struck:
+            self._struck = 0
 
     def _close_link(self) -> None:
         """Write a link's target after its text, unless the text already shows it."""
@@ -323,6 +409,14 @@ def _is_hidden(tag: str, attributes: Attributes) -> bool:
     if tag in ("html", "body"):  # scripts unhide these when they finish
         return False
     return "hidden" in attributes or re.search(r"display\s*:\s*none", attributes.get("style", ""), re.I) is not None
+
+
+def _span(attributes: Attributes, name: str) -> int:
+    """Return how many rows or columns a cell spans."""
+    span = attributes.get(name, "1")
+    if span.isdecimal() and len(span) < 6:
+        return max(1, int(span))
+    return 1
 
 
 def _link_address(target: str) -> str:

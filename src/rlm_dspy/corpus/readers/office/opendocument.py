@@ -1,17 +1,21 @@
-"""The visible text of OpenDocument texts, spreadsheets and presentations (LibreOffice)."""
+"""The visible text of OpenDocument texts, spreadsheets, presentations and drawings (LibreOffice)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
 from .parts import Package, all_named, child_of, local_name, value_of
-from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked
 
 MOST_CELLS = 20_000_000  # of a spreadsheet
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, LibreOffice's limits
 _MOST_SPACES = 1_000
 
+Looks = dict[str, list[str]]  # the marks of raised, lowered and struck-through text, by the name of a style
+_OBJECT = re.compile(r"object [0-9]+/content\.xml|object [0-9]+")
+_IN_CELLS = frozenset({"p", "h", "list", "table", "annotation"})  # the rest of a sheet's cell is drawn on it
 _UNSEEN = frozenset(
     """tracked-changes forms sequence-decls variable-decls user-field-decls creator date date-string creator-initials
     note-citation table-column table-columns bookmark change-start change-end hidden-text hidden-paragraph
@@ -23,51 +27,68 @@ def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield the headers, the blocks of a text, and the footers."""
     package = Package(data, notes)
     body = _body_element(package, "text")
+    looks = _looks_of(package)
     for kind in ("header", "footer"):
         if kind == "footer":
-            for line in _Story().blocks(body):
+            for line in _Story(looks).blocks(body):
                 yield line, "", False
-        for line in _margin_lines(package, kind):
+        for line in _margin_lines(package, kind, looks):
             yield line, "", False
 
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each slide with its notes, marking hidden ones."""
     package = Package(data, notes)
-    hidden = _styles_with(package, "visibility", "hidden")
+    hidden, looks = _styles_with(package, "visibility", "hidden"), _looks_of(package)
     pages = (one for one in _body_element(package, "presentation") if local_name(one) == "page")
     for number, page in enumerate(pages, 1):
         if value_of(page, "style-name") in hidden:
             lines = ["[hidden slide]"]
         else:
             lines = []
-        story = _Story()
+        story = _Story(looks)
         for part in page:
             if local_name(part) == "notes":
-                said = " ".join(filter(None, (line.strip() for line in _Story().blocks(part))))
+                said = " ".join(filter(None, (line.strip() for line in _Story(looks).blocks(part))))
                 lines += [f"Notes: {said}"] if said else []
             else:
                 lines += story.blocks([part])
         yield "\n".join(lines), f"slide {number}", False
 
 
+def drawing_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
+    """Yield each page of a drawing."""
+    package = Package(data, notes)
+    pages = (one for one in _body_element(package, "drawing") if local_name(one) == "page")
+    looks = _looks_of(package)
+    for number, page in enumerate(pages, 1):
+        yield "\n".join(_Story(looks).blocks(page)), f"page {number}", False
+
+
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet as tab-separated rows, so that line numbers are row numbers."""
     package = Package(data, notes)
-    hidden = _styles_with(package, "display", "false")
+    hidden, looks = _styles_with(package, "display", "false"), _looks_of(package)
     limit = _Limit()
     for table in (one for one in _body_element(package, "spreadsheet") if local_name(one) == "table"):
         name = " ".join(value_of(table, "name").split())
-        yield f"=== {name}{' (hidden)' if value_of(table, 'style-name') in hidden else ''} ===", "", False
-        rows = _sheet_rows(table, limit)
+        mark = " (hidden)" if value_of(table, "style-name") in hidden else ""
+        yield f"=== {name}{mark} ===", f"sheet {name}", False
+        drawn: list[str] = []
+        rows = _sheet_rows(table, limit, looks, drawn)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
+        drawn += _Story(looks).blocks([one for one in table if local_name(one) == "shapes"])
+        lines = [line for line in drawn if line.strip()]
+        if lines:
+            yield "\n".join(lines), f"sheet {name}, drawings", False
         if limit.reached():
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {limit.reached()}")
 
 
 def _body_element(package: Package, kind: str) -> Element:
     content = package.root("content.xml")
+    _note_unread_objects(package)
     if package.read("META-INF/manifest.xml").find(b"encryption-data") >= 0:
         raise RefusedError("encrypted")
     body = child_of(content, "body", kind)
@@ -76,11 +97,11 @@ def _body_element(package: Package, kind: str) -> Element:
     return body
 
 
-def _margin_lines(package: Package, kind: str) -> Iterator[str]:
+def _margin_lines(package: Package, kind: str, looks: Looks) -> Iterator[str]:
     """Yield the headers or footers of all pages, each text once."""
     seen: set[str] = set()
     for margin in all_named(package.tree("styles.xml"), kind, f"{kind}-left", f"{kind}-first"):
-        for line in _Story().blocks(margin):
+        for line in _Story(looks).blocks(margin):
             if line.strip() and line not in seen:
                 seen.add(line)
                 yield f"[{kind}] {line}"
@@ -95,10 +116,46 @@ def _styles_with(package: Package, name: str, value: str) -> set[str]:
     return names
 
 
+def _is_hidden(section: Element) -> bool:
+    """Return whether a section is not displayed."""
+    return value_of(section, "display") == "none" or value_of(section, "is-hidden") == "true"
+
+
+def _note_unread_objects(package: Package) -> None:
+    """Note the pictures and the embedded objects of a document."""
+    counts = {"picture": 0, "embedded object": 0}
+    for name in package.names():
+        if name.startswith("pictures/") and not name.endswith("/"):
+            counts["picture"] += 1
+        elif _OBJECT.fullmatch(name):
+            counts["embedded object"] += 1
+    package.note_unread({kind: count for kind, count in counts.items() if count})
+
+
+def _looks_of(package: Package) -> Looks:
+    """Return the marks of the styles that raise, lower or strike through a text."""
+    looks: Looks = {}
+    for part in ("styles.xml", "content.xml"):
+        for style in all_named(package.tree(part), "style"):
+            properties = child_of(style, "text-properties")
+            position = value_of(properties, "text-position", default="0%").split()[0]
+            line = value_of(properties, "text-line-through-style") or value_of(properties, "text-line-through-type")
+            marks = []
+            if position.startswith(("sub", "-")):
+                marks.append(LOWERED)
+            elif position.strip("0%"):
+                marks.append(RAISED)
+            if line not in ("", "none"):
+                marks.append(STRUCK)
+            looks[value_of(style, "name")] = marks
+    return looks
+
+
 class _Story:
     """Walks a text; boxes, notes and comments follow the block they are anchored to."""
 
-    def __init__(self) -> None:
+    def __init__(self, looks: Looks) -> None:
+        self._looks = looks
         self._beside: list[str] = []
         self._notes = 0
         self._inside = 0  # number of enclosing tables and boxes
@@ -107,6 +164,7 @@ class _Story:
             "line-break": lambda one: "\n",
             "s": self._repeated_spaces,
             "a": self._link_text,
+            "span": lambda one: self.looking(one, self.inline(one)),
             "note": self._note_mark,
             "annotation": self._collect_comment,
             "frame": self._frame_text,
@@ -125,7 +183,7 @@ class _Story:
                     level = value_of(child, "outline-level", default="1")
                 else:
                     level = "0"
-                text = self.inline(child)
+                text = self.looking(child, self.inline(child))
                 mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
                 if text.strip():
                     text = (f"{mark} " if mark else before) + text
@@ -145,7 +203,7 @@ class _Story:
                 text = self._writers[name](child)
                 if text:
                     yield text
-            elif name not in _UNSEEN:
+            elif name not in _UNSEEN and not _is_hidden(child):
                 yield from self.blocks(child, before)
             if not self._inside:
                 yield from self.take_lines_beside()
@@ -155,7 +213,7 @@ class _Story:
         waiting, self._beside = self._beside, []
         return waiting
 
-    def cell(self, cell: Element) -> str:
+    def cell(self, cell: Element | list[Element]) -> str:
         """Return the text of a table cell on one line."""
         return " ".join(" ".join(self.blocks(cell)).split())
 
@@ -171,6 +229,12 @@ class _Story:
             parts.append(_collapsed_spaces(child.tail))
         return "".join(parts)
 
+    def looking(self, element: Element, text: str) -> str:
+        """Return the text of an element with the marks of its style."""
+        for mark in self._looks.get(value_of(element, "style-name"), ()):
+            text = marked(text, mark)
+        return text
+
     def _repeated_spaces(self, element: Element) -> str:
         count = value_of(element, "c", default="1")
         return " " * min(int(count) if count.isdecimal() else 1, _MOST_SPACES)
@@ -185,14 +249,14 @@ class _Story:
     def _note_mark(self, element: Element) -> str:
         kind = value_of(element, "note-class", default="footnote")
         self._notes += 1
-        text = " ".join(" ".join(_Story().blocks(element)).split())
+        text = " ".join(" ".join(_Story(self._looks).blocks(element)).split())
         self._beside.append(f"[{kind} {self._notes}] {text}")
         if kind == "footnote":
             return f"[{self._notes}]"
         return f"[{kind} {self._notes}]"
 
     def _collect_comment(self, element: Element) -> str:
-        text = " ".join(" ".join(_Story().blocks(element)).split())
+        text = " ".join(" ".join(_Story(self._looks).blocks(element)).split())
         self._beside += [f"[comment] {text}"] if text else []
         return ""
 
@@ -232,12 +296,12 @@ class _Limit:
         return ""
 
 
-def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
-    """Return the rows of a sheet, up to the last non-empty one."""
+def _sheet_rows(table: Element, limit: _Limit, looks: Looks, drawn: list[str]) -> list[str]:
+    """Return the rows of a sheet, up to the last non-empty one; add to ``drawn`` the texts that lie on its cells."""
     rows: list[str] = []
     empty = 0
     for row in all_named(table, "table-row"):
-        line = _sheet_row(row, limit)
+        line = _sheet_row(row, limit, looks, drawn)
         times = min(_repeat_count(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
         if not line:
             empty += max(0, times)
@@ -253,14 +317,14 @@ def _sheet_rows(table: Element, limit: _Limit) -> list[str]:
     return rows
 
 
-def _sheet_row(row: Element, limit: _Limit) -> str:
+def _sheet_row(row: Element, limit: _Limit, looks: Looks, drawn: list[str]) -> str:
     cells: list[str] = []
     empty = size = 0
     for cell in (one for one in row if local_name(one).endswith("table-cell")):
         if local_name(cell).startswith("covered"):
             text = ""
         else:
-            text = _cell_value(cell)
+            text = _cell_value(cell, looks, drawn)
         times = min(_repeat_count(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
         if not text:
             empty += max(0, times)
@@ -275,17 +339,21 @@ def _sheet_row(row: Element, limit: _Limit) -> str:
     return "\t".join(cells)
 
 
-def _cell_value(cell: Element) -> str:
+def _cell_value(cell: Element, looks: Looks, drawn: list[str]) -> str:
     """Return the displayed value of a cell: dates as ISO 8601, formulas without a stored value as written."""
-    story = _Story()
-    story._inside = 1
-    text = story.cell(cell)
+    drawn += _Story(looks).blocks([one for one in cell if local_name(one) not in _IN_CELLS])
+    text = _Story(looks).cell([one for one in cell if local_name(one) in _IN_CELLS and local_name(one) != "annotation"])
     kind, formula = value_of(cell, "value-type"), value_of(cell, "formula")
     if kind == "date" and value_of(cell, "date-value"):
         text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
     elif not text:
         text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
-    return " ".join([text, *story.take_lines_beside()]).strip()
+    text = _Story(looks).looking(cell, text)
+    comments = [_Story(looks).cell(one) for one in cell if local_name(one) == "annotation"]
+    told = " / ".join(filter(None, comments))
+    if told:
+        text = f"{text} [comment: {told}]"
+    return text.strip()
 
 
 def _repeat_count(element: Element, name: str) -> int:

@@ -16,7 +16,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
-from .pieces import Notes, RefusedError
+from .pieces import Notes, RefusedError, joined_with_and
 
 _OBJECT = re.compile(rb"(?:^|[\r\n\s])(\d{1,8})\s+0\s+obj\b")
 _PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
@@ -63,6 +63,16 @@ _MAX_RATIO = 250  # an archive above this and above the bytes below is hostile
 _HARMLESS_BYTES = 50_000_000
 
 BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+
+
+_UNREAD = {
+    "image": "picture", "package": "embedded file", "oleObject": "embedded file", "aFChunk": "inserted document",
+    "audio": "recording", "video": "recording",
+}  # fmt: skip
+_PLURALS = {
+    "picture": "pictures", "embedded file": "embedded files", "inserted document": "inserted documents",
+    "recording": "recordings", "address of a link": "addresses of links", "embedded object": "embedded objects",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -133,8 +143,33 @@ class Package:
 
     def note_broken_part(self, name: str) -> None:
         """Note that a part is broken and was not read to its end."""
-        if (note := f"its part {name.lstrip('/')} is broken") not in self._notes:
-            self._notes.append(note)
+        self.note(f"its part {name.lstrip('/')} is broken")
+
+    def note(self, remark: str) -> None:
+        """Add a remark on the document, once."""
+        if remark not in self._notes:
+            self._notes.append(remark)
+
+    def note_unread_parts(self, *, links: bool = False) -> None:
+        """Note the pictures, embedded files and, unless the reader follows them, links of a document, by kind."""
+        found: dict[str, set[str]] = {}
+        # The workbook behind a chart has the values that are read from the chart.
+        for name in [one for one in self._infos if one.endswith(".rels") and "/charts/" not in one]:
+            folder, _, file = name.rpartition("/")
+            part = f"{folder.removesuffix('_rels')}{file.removesuffix('.rels')}"
+            for relation in self.relations(part).values():
+                kind = _UNREAD.get(relation.kind, "")
+                if relation.kind == "hyperlink" and relation.outside and not links:
+                    kind = "address of a link"
+                if kind:
+                    found.setdefault(kind, set()).add(relation.target)
+        self.note_unread({kind: len(targets) for kind, targets in found.items()})
+
+    def note_unread(self, counts: dict[str, int]) -> None:
+        """Note what is not read of a document: how many of each kind."""
+        told = [f"{count:,} {_PLURALS[kind] if count > 1 else kind}" for kind, count in sorted(counts.items())]
+        if told:
+            self.note(f"not read: {joined_with_and(told)}")
 
     def relations(self, name: str) -> dict[str, Relation]:
         """Return the relations of a part by id."""

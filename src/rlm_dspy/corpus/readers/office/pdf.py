@@ -81,8 +81,9 @@ class Words:
 
 _TAIL_BYTES = 2_048  # bytes in which a complete PDF has its end marker
 _MOST_ANNOTATIONS = 10_000  # of a page
-_WIDGET, _LINK, _POPUP = 20, 2, 16
+_WIDGET, _LINK, _POPUP, _STRIKEOUT = 20, 2, 16, 12
 _UNSEEN = 2 | 32  # annotation flags: hidden, no view
+_LAYER_OFF = re.compile(rb"/OFF\s*\[\s*\d")
 _BUTTON, _CHECKBOX, _RADIO, _COMBO, _LIST, _TEXT = 1, 2, 3, 4, 5, 6
 _PASSWORD = 1 << 13
 _MOST_CHOICES = 1_000
@@ -104,8 +105,14 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
 
 def _read_pages(data: bytes, notes: Notes) -> list[str]:
     """Return the raw text of each page, up to the limit of characters per document."""
+    import pypdfium2.raw as pdfium
+
     document = _open_document(data, notes)
     document.init_forms()
+    if attached := pdfium.FPDFDoc_GetAttachmentCount(document.raw):
+        notes.append("not read: 1 attached file" if attached == 1 else f"not read: {attached:,} attached files")
+    if _LAYER_OFF.search(data):
+        notes.append("it has layers that are switched off: their text is read too")
     pages: list[str] = []
     size = 0
     for number in range(len(document)):
@@ -198,14 +205,26 @@ def _annotation_texts(document: Any, page: Any, words: Any) -> Iterator[str]:
         elif kind in (_LINK, _POPUP):
             text = ""
         else:
-            text = _read_string(lambda *into, one=annotation: pdfium.FPDFAnnot_GetStringValue(one, b"Contents", *into))
-            if text.strip():
-                text = f"[comment] {' '.join(text.split())}"
-            else:
-                text = ""
+            text = _remark_text(annotation, words, is_struck=kind == _STRIKEOUT)
         pdfium.FPDFPage_CloseAnnot(annotation)
         if text:
             yield text
+
+
+def _remark_text(annotation: Any, words: Any, *, is_struck: bool) -> str:
+    """Return the text that an annotation strikes through, and its comment."""
+    import pypdfium2.raw as pdfium
+
+    lines = []
+    quad = pdfium.FS_QUADPOINTSF()
+    for index in range(min(pdfium.FPDFAnnot_CountAttachmentPoints(annotation), _MOST_CHOICES) if is_struck else 0):
+        if pdfium.FPDFAnnot_GetAttachmentPoints(annotation, index, quad):
+            across, up = (quad.x1, quad.x2, quad.x3, quad.x4), (quad.y1, quad.y2, quad.y3, quad.y4)
+            text = words.get_text_bounded(min(across), min(up), max(across), max(up))
+            lines += [f"[struck] {' '.join(text.split())}"] if text.strip() else []
+    comment = _read_string(lambda *into: pdfium.FPDFAnnot_GetStringValue(annotation, b"Contents", *into))
+    lines += [f"[comment] {' '.join(comment.split())}"] if comment.strip() else []
+    return "\n".join(lines)
 
 
 def _field_text(form: Any, annotation: Any, words: Any) -> str:

@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from . import epub, html_page, opendocument, pdf, rtf, sheets, slides, table_files, word
-from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError
+from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError, written_marks
 
 SCANNED = ": perhaps scanned pages, which an OCR reader or a model that sees can read"
 MAX_MEMORY_BYTES = 3 << 30
@@ -27,6 +27,7 @@ READERS: dict[str, Reading] = {
     "pptx": slides.slide_pieces, "xlsx": sheets.sheet_pieces, "rtf": rtf.text_pieces, "epub": epub.chapter_pieces,
     "sqlite": table_files.sqlite_pieces, "parquet": table_files.parquet_pieces, "arrow": table_files.arrow_pieces,
     "odt": opendocument.text_pieces, "ods": opendocument.sheet_pieces, "odp": opendocument.slide_pieces,
+    "odg": opendocument.drawing_pieces,
 }  # fmt: skip
 
 _CONTROLS = re.compile("[\0-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff\ufeff]")
@@ -58,9 +59,9 @@ def convert_document(kind: str, data: bytes) -> dict[str, Any]:
 
 
 def _plain_text(text: str) -> str:
-    """Return a text without control characters, with line feeds as line ends."""
+    """Return a text with its marks written, without control characters, with line feeds as line ends."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return _CONTROLS.sub("", text).rstrip("\n") + "\n"
+    return _CONTROLS.sub("", written_marks(text)).rstrip("\n") + "\n"
 
 
 def answer(kind: str, data: bytes, page: int | None = None) -> dict[str, Any]:

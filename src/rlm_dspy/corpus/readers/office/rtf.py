@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from .pieces import Notes, Piece
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, marked
 
 _TOKEN = re.compile(
     r"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|[\r\n]+|([^\\{}\r\n]+)|\\"
@@ -26,6 +26,8 @@ _SIGNS = {"emdash": "—", "endash": "–", "bullet": "•", "lquote": "‘", "r
           "emspace": " ", "enspace": " ", "qmspace": " "}  # fmt: skip
 _SIGNS |= dict.fromkeys(("par", "line", "sect", "page", "row", "nestrow"), "\n")
 _SIGNS |= dict.fromkeys(("tab", "cell", "nestcell"), "\t")
+_SCRIPTS = {"super": RAISED, "sub": LOWERED, "nosupersub": ""}
+_LOOKS = frozenset({*_SCRIPTS, "strike", "striked", "plain"})
 _SYMBOLS = {"~": "\u00a0", "_": "-", "\\": "\\", "{": "{", "}": "}", "\n": "\n", "\r": "\n", "\t": "\t"}
 _CHARSETS = {77: "mac_roman", 128: "cp932", 129: "cp949", 130: "johab", 134: "gbk", 136: "big5", 161: "cp1253",
              162: "cp1254", 163: "cp1258", 177: "cp1255", 178: "cp1256", 186: "cp1257", 204: "cp1251", 222: "cp874",
@@ -41,11 +43,16 @@ class _Group:
     fallback: int = 1  # fallback characters after a Unicode one, for old programs
     codec: str = ""
     into: str = ""
+    script: str = ""
+    struck: bool = False
 
 
 def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield the text of an RTF document with its notes and comments."""
-    yield _Document(data.decode("latin-1")).text(), "", False
+    document = _Document(data.decode("latin-1"))
+    yield document.text(), "", False
+    if document.pictures:
+        notes.append("not read: 1 picture" if document.pictures == 1 else f"not read: {document.pictures:,} pictures")
 
 
 @dataclass
@@ -62,6 +69,7 @@ class _Document:
     _passed: int = 0  # characters still to be skipped
     _optional: bool = False
     _notes: int = 0
+    pictures: int = 0
     _margins: list[str] = field(default_factory=list)
 
     def text(self) -> str:
@@ -100,8 +108,8 @@ class _Document:
             self._group = replace(self._group, fallback=min(max(0, value or 0), 100))
         elif word in ("v", "deleted"):
             self._group = replace(self._group, hidden=value != 0)
-        elif word == "plain":
-            self._group = replace(self._group, hidden=False, codec="")
+        elif word in _LOOKS:
+            self._change_look(word, value)
         elif word in _BESIDE:
             self._flush_bytes()
             self._group = replace(self._group, into=_BESIDE[word])
@@ -113,8 +121,21 @@ class _Document:
             )
         elif word in ("f", "fcharset"):
             self._choose_font(word, value or 0)
+        elif word in ("pict", "shppict"):
+            self.pictures += self._group.shown
+            self._group = replace(self._group, shown=False)
         elif word in _SKIPPED or (optional and word not in _KNOWN):
             self._group = replace(self._group, shown=False)
+
+    def _change_look(self, word: str, value: int | None) -> None:
+        """Apply a word that raises, lowers or strikes through the text, or ends all of that."""
+        self._flush_bytes()
+        if word == "plain":
+            self._group = replace(self._group, hidden=False, codec="", script="", struck=False)
+        elif word in _SCRIPTS:
+            self._group = replace(self._group, script=_SCRIPTS[word] if value != 0 else "")
+        else:
+            self._group = replace(self._group, struck=value != 0)
 
     def _choose_font(self, word: str, value: int) -> None:
         if not self._group.shown:  # in the font table
@@ -170,12 +191,17 @@ class _Document:
             return
         if text == "\n" and self._waiting and not self._group.into:
             text, self._waiting = "\n" + "".join(f"{note}\n" for note in self._waiting), []
+        self._append_text(text)
+
+    def _append_text(self, text: str) -> None:
+        """Append a text, marked as raised, lowered or struck through."""
+        text = marked(marked(text, self._group.script), STRUCK if self._group.struck else "")
         self._parts.setdefault(self._group.into, []).append(text)
 
     def _flush_bytes(self) -> None:
         if self._bytes:
             text = self._bytes.decode(self._group.codec or self._codec_name, "replace")
-            self._parts.setdefault(self._group.into, []).append(text)
+            self._append_text(text)
             self._bytes.clear()
 
 

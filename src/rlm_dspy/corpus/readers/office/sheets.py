@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import IO
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from .parts import BROKEN, Package, all_named, child_of, local_name, refuse_entities, relation_of, value_of
-from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError
+from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked
 from .slides import chart_lines, paragraphs_of
 
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
 _DATES = {14: "y-m-d", 15: "y-m-d", 16: "m-d", 17: "y-m", 18: "h:m", 19: "h:m:s", 20: "h:m", 21: "h:m:s",
           22: "y-m-d h:m", 45: "m:s", 46: "[h]:m:s", 47: "m:s"}  # fmt: skip  # built-in formats
 _DATES |= dict.fromkeys([*range(27, 32), *range(34, 37), *range(50, 59)], "y-m-d") | {32: "h:m", 33: "h:m:s"}
+_ALIGNED = {"superscript": RAISED, "subscript": LOWERED}
+_ESCAPED = re.compile("_x([0-9a-fA-F]{4})_")
+_MARGIN = re.compile("}(?:odd|even|first)(Header|Footer)$")
+_MARGIN_CODE = re.compile(r'&(?:"[^"]*"|K[0-9A-F]{6}|[0-9]+|[A-Z])')  # a part, a font or a field of a header
 _PERCENT = frozenset({9, 10})
 _WRITTEN = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?![hms]+\])[^\]]*\]', re.I)  # literal parts of a format
 _FIRST_DATE = 7_305  # days: from 1920 on, a number shown as a time of day is a date with its time, not a duration
@@ -32,6 +37,7 @@ class Format:
     date: str = ""
     percent: bool = False
     zeros: int = 0
+    struck: bool = False
 
 
 def formats_of(root: Element) -> list[Format]:
@@ -40,7 +46,19 @@ def formats_of(root: Element) -> list[Format]:
     styles = child_of(root, "cellXfs")
     if styles is None:
         return []
-    return [_number_format(value_of(one, "numFmtId"), codes) for one in styles]
+    fonts = [_is_struck(font) for font in child_of(root, "fonts") or ()]
+    formats = []
+    for one in styles:
+        font = value_of(one, "fontId")
+        struck = font.isdecimal() and int(font) < len(fonts) and fonts[int(font)]
+        formats.append(replace(_number_format(value_of(one, "numFmtId"), codes), struck=struck))
+    return formats
+
+
+def _is_struck(font: Element | None) -> bool:
+    """Return whether a font, or the properties of a run, strike the text through."""
+    strike = child_of(font, "strike")
+    return strike is not None and value_of(strike, default="1") in ("1", "true")
 
 
 def _number_format(number: str, codes: dict[str, str]) -> Format:
@@ -61,7 +79,8 @@ def number_text(text: str, form: Format, *, since_1904: bool = False) -> str:
     except ValueError:
         return text
     if form.date and abs(number) < _LATEST_DAY:
-        return _date_text(number, form.date, since_1904=since_1904)
+        with contextlib.suppress(OverflowError):  # a day after the year 9999 is shown as its number
+            return _date_text(number, form.date, since_1904=since_1904)
     if form.percent:
         return f"{_digits_text(round(number * 100, 10))}%"
     plain = text if text.lstrip("-").isdecimal() else _digits_text(number)
@@ -109,8 +128,16 @@ def rich_text(element: Element) -> str:
         if local_name(one) == "t":
             parts.append(one.text or "")
         elif local_name(one) == "r":
-            parts += [inner.text or "" for inner in one if local_name(inner) == "t"]
-    return "".join(parts)
+            properties = child_of(one, "rPr")
+            text = "".join(inner.text or "" for inner in one if local_name(inner) == "t")
+            text = marked(text, _ALIGNED.get(value_of(child_of(properties, "vertAlign")), ""))
+            parts.append(marked(text, STRUCK if _is_struck(properties) else ""))
+    return unescaped_text("".join(parts))
+
+
+def unescaped_text(text: str) -> str:
+    """Return a text of a workbook with the characters that it writes as ``_x000D_``."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
 def position_of(reference: str) -> tuple[int, int]:
@@ -137,7 +164,8 @@ Comments = dict[int, dict[int, str]]  # by row and column
 
 def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     """Yield each sheet, marking hidden ones, and the text of its pictures and charts."""
-    book = _Book(Package(data, notes))
+    package = Package(data, notes)
+    book = _Book(package)
     if local_name(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
     for element in all_named(book.root, "sheet"):
@@ -149,15 +177,16 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             hidden = " (hidden)"
         else:
             hidden = ""
-        yield f"=== {name}{hidden} ===", "", False
+        yield f"=== {name}{hidden} ===", f"sheet {name}", False
         rows = book.rows(relation.target)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
-        drawn = list(book.drawing_texts(relation.target))
+        drawn = [*book.margins, *book.drawing_texts(relation.target)]
         if drawn:
             yield "\n".join(drawn), f"sheet {name}, drawings", False
         if book.full:
             raise CutError(f"cut after row {len(rows):,} of sheet {name}: {book.full}")
+    package.note_unread_parts()
     if book.formulas:
         if book.formulas == 1:
             count = "a formula has"
@@ -175,6 +204,7 @@ class _Book:
         self.root = package.root(main)
         self.relations = package.relations(main)
         self.formulas = 0  # without a value
+        self.margins: list[str] = []  # the headers and footers of the sheet that was read last
         self.full = ""  # why reading stopped, or ""
         self._cells = self._chars = 0
         self._shared: dict[str, str] = {}  # formulas of a sheet shared by several cells
@@ -186,12 +216,13 @@ class _Book:
         """Return the rows of a sheet, up to the last non-empty one."""
         comments = self._cell_comments(part)
         self._shared.clear()
+        self.margins.clear()
         rows: list[str] = []
         try:
             with self._package.open(part) as file:
                 refuse_entities(file.read(_BEGINNING), whole=False)
             with self._package.open(part) as file:
-                for number, cells in _sheet_rows(file):
+                for number, cells in _sheet_rows(file, self.margins):
                     self._add_row(rows, number, cells, comments)
                     if self.full:
                         break
@@ -206,15 +237,17 @@ class _Book:
         return rows
 
     def _add_row(self, rows: list[str], number: int, cells: list[Element], comments: Comments) -> None:
-        """Add a row of cells, preceded by any empty rows."""
+        """Add a row of cells, preceded by any empty rows; rows may come out of order."""
         number = number or len(rows) + 1
-        if not len(rows) < number <= _MOST_ROWS:
+        if number > _MOST_ROWS:
             return
         values: dict[int, str] = {}
         column = 0
         for cell in cells:
             column = position_of(cell.get("r", ""))[1] or column + 1
             text = " ".join(self._cell_text(cell).split())
+            if self._format_of(cell).struck:
+                text = marked(text, STRUCK)
             if text and column <= _MOST_COLUMNS:
                 values[column] = text
         for column, text in comments.get(number, {}).items():
@@ -224,11 +257,15 @@ class _Book:
             line = "\t".join(values.get(one, "") for one in range(1, max(values) + 1))
         else:
             line = ""
-        self._chars += len(line) + number - len(rows)
+        self._chars += len(line) + max(0, number - len(rows))
         if self._chars > MOST_CHARS:
             self.full = f"it has more than {MOST_CHARS:,} characters"
         elif self._cells > MOST_CELLS:
             self.full = f"it has more than {MOST_CELLS:,} cells"
+        elif number <= len(rows) and line and rows[number - 1]:
+            self._package.note("rows of a sheet that have the number of an earlier one are left out")
+        elif number <= len(rows):
+            rows[number - 1] = rows[number - 1] or line
         else:
             rows += [""] * (number - len(rows) - 1)
             rows.append(line)
@@ -255,14 +292,23 @@ class _Book:
             if formula is not None and not empty:
                 return self._formula_text(formula)
             return ""
+        return self._typed_text(kind, text, cell)
+
+    def _typed_text(self, kind: str, text: str, cell: Element) -> str:
+        """Return a stored value as displayed."""
         if kind == "b":
             return "TRUE" if text == "1" else "FALSE"
         if kind == "n":
-            style = cell.get("s", "")
-            known = style.isdecimal() and int(style) < len(self._formats)
-            form = self._formats[int(style)] if known else Format()
-            return number_text(text, form, since_1904=self._since_1904)
-        return text.replace("T00:00:00", "") if kind == "d" else text
+            return number_text(text, self._format_of(cell), since_1904=self._since_1904)
+        if kind == "d":
+            return text.replace("T00:00:00", "")
+        return unescaped_text(text)
+
+    def _format_of(self, cell: Element) -> Format:
+        style = cell.get("s", "")
+        if style.isdecimal() and int(style) < len(self._formats):
+            return self._formats[int(style)]
+        return Format()
 
     def _formula_text(self, formula: Element) -> str:
         self.formulas += 1
@@ -307,10 +353,18 @@ class _Book:
         return next((one.target for one in self.relations.values() if one.kind == kind), f"xl/{kind}.xml")
 
 
-def _sheet_rows(file: IO[bytes]) -> Iterator[tuple[int, list[Element]]]:
-    """Yield the number (0: the next one) and the cells of each row; rows already read are freed."""
+def _sheet_rows(file: IO[bytes], margins: list[str]) -> Iterator[tuple[int, list[Element]]]:
+    """Yield the number (0: the next one) and the cells of each row; rows already read are freed.
+
+    Headers and footers, which follow the rows, are added to ``margins``.
+    """
     for _, element in ElementTree.iterparse(file):
         if element.tag.endswith("}row"):
             number = element.get("r", "")
             yield int(number) if number.isdecimal() and len(number) < 9 else 0, list(element)
             element.clear()
+        elif margin := _MARGIN.search(element.tag):
+            text = " ".join(_MARGIN_CODE.sub(" ", element.text or "").split())
+            line = f"[{margin[1].lower()}] {text}"
+            if text and line not in margins:
+                margins.append(line)

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from xml.etree.ElementTree import Element
 
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
-from .pieces import Notes, Piece
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, marked
 
-_MOST_POINTS = 10_000  # of a chart
+_MOST_VALUES = 1_000_000  # of a chart: its rows times its columns
 
 
-def paragraphs_of(body: Element) -> list[str]:
-    """Return the paragraphs (``a:p``) of a shape's or a cell's text."""
+def paragraphs_of(body: Element, links: Mapping[str, Relation] | None = None) -> list[str]:
+    """Return the paragraphs (``a:p``) of a shape's or a cell's text, with the addresses of the links in it."""
     inner = child_of(body, "txBody")
     if inner is not None:
         body = inner
-    return [_paragraph_text(one) for one in body if local_name(one) == "p"]
+    return [_paragraph_text(one, links or {}) for one in body if local_name(one) == "p"]
 
 
-def _paragraph_text(paragraph: Element) -> str:
+def _paragraph_text(paragraph: Element, links: Mapping[str, Relation]) -> str:
     parts = []
+    properties: Element | None = None
     for one in paragraph.iter():
         name = local_name(one)
-        if name == "t":
-            parts.append(one.text or "")
+        if name in ("r", "fld"):
+            properties = child_of(one, "rPr")
+        elif name == "t":
+            parts.append(_run_text(one.text or "", properties) + _link_suffix(one.text or "", properties, links))
         elif name == "br":
             parts.append("\n")
         elif name == "tab":
             parts.append("\t" if len(one.attrib) == 0 else "")  # with attributes it is a tab stop
     return "".join(parts)
+
+
+def _run_text(text: str, properties: Element | None) -> str:
+    """Return a text marked as raised, lowered or struck through."""
+    baseline = value_of(properties, "baseline")
+    if value_of(properties, "strike") in ("sngStrike", "dblStrike"):
+        text = marked(text, STRUCK)
+    if baseline.startswith("-"):
+        return marked(text, LOWERED)
+    if baseline.strip("0%"):
+        return marked(text, RAISED)
+    return text
+
+
+def _link_suffix(text: str, properties: Element | None, links: Mapping[str, Relation]) -> str:
+    """Return the address to put after the text of a link, or "" if the text already shows it."""
+    clicked = child_of(properties, "hlinkClick")
+    relation = links.get(relation_of(clicked)) if clicked is not None else None
+    if relation is None or not relation.outside or not text.strip():
+        return ""
+    if relation.target.removeprefix("mailto:").strip("/") in text:
+        return ""
+    return f" ({relation.target})"
 
 
 def chart_lines(package: Package, part: str) -> Iterator[str]:
@@ -49,7 +75,10 @@ def chart_lines(package: Package, part: str) -> Iterator[str]:
     if any(names):
         yield "\t".join(names)
     rows = set(categories).union(*columns)
-    for row in sorted(rows)[:_MOST_POINTS]:
+    most = _MOST_VALUES // len(names)
+    if len(rows) > most:
+        package.note(f"a chart is cut after {most:,} of {len(rows):,} rows")
+    for row in sorted(rows)[:most]:
         yield "\t".join([categories.get(row, ""), *(points.get(row, "") for points in columns)])
 
 
@@ -91,6 +120,7 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             continue
         number += 1
         yield "\n".join(_Slide(package, relation.target).lines()), f"slide {number}", False
+    package.note_unread_parts(links=True)
 
 
 class _Slide:
@@ -127,7 +157,7 @@ class _Slide:
                 yield from _description_lines(shape) if name == "cxnSp" else ()
                 body = child_of(shape, "txBody")
                 if body is not None:
-                    yield "\n".join(paragraphs_of(body))
+                    yield "\n".join(paragraphs_of(body, self._relations))
             elif name == "pic":
                 yield from _description_lines(shape)
             elif name == "graphicFrame":
@@ -138,7 +168,7 @@ class _Slide:
         """Yield the rows of a table, the values of a chart or the texts of a diagram."""
         for table in all_named(frame, "tbl"):
             for row in (one for one in table if local_name(one) == "tr"):
-                cells = (" ".join(paragraphs_of(cell)) for cell in row if local_name(cell) == "tc")
+                cells = (" ".join(paragraphs_of(cell, self._relations)) for cell in row if local_name(cell) == "tc")
                 yield "\t".join(" ".join(cell.split("\n")).strip() for cell in cells)
         for chart in all_named(frame, "chart"):
             if relation := self._inner_relation(relation_of(chart)):

@@ -25,9 +25,11 @@ def sqlite_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
             raise RefusedError("a database without tables")
         if data[18:20] == b"\x02\x02":
             notes.append("its newest rows may be in a -wal file beside it, which is not read")
+        cells = CellTexts()
         for name in names:
-            yield f"=== {' '.join(name.split())} ===", "", False
-            yield from _row_pieces(database, name, notes)
+            yield f"=== {' '.join(name.split())} ===", f"table {name}", False
+            yield from _row_pieces(database, name, notes, cells)
+        cells.add_note(notes)
 
 
 def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
@@ -38,7 +40,7 @@ def _load_table_names(database: sqlite3.Connection, data: bytes) -> list[str]:
         database.execute("pragma query_only = on")
         database.execute("pragma trusted_schema = off")
         rows = database.execute(
-            "select name from sqlite_master where type = 'table' and name not like 'sqlite_%' "
+            "select name from sqlite_master where type = 'table' and name not like 'sqlite\\_%' escape '\\' "
             "and sql not like 'create virtual%' order by rowid"
         )
         return [str(name) for (name,) in rows]
@@ -53,32 +55,65 @@ def _without_log(data: bytes) -> bytes:
     return data
 
 
-def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes) -> Iterator[Piece]:
+def _row_pieces(database: sqlite3.Connection, name: str, notes: Notes, cells: CellTexts) -> Iterator[Piece]:
     try:
         cursor = database.execute(f"select * from {_quoted_name(name)}")
-        header = "\t".join(cell_text(column[0]) for column in cursor.description)
+        header = cells.line(column[0] for column in cursor.description)
         yield header, "", False
         left, size, number = MOST_CELLS, 0, 0
         while rows := cursor.fetchmany(_AT_ONCE):
-            text = "\n".join("\t".join(map(cell_text, row)) for row in rows)
+            text = "\n".join(map(cells.line, rows))
             size += len(text)
             left -= len(header.split("\t")) * len(rows)
             yield text, f"table {name} row" if not number else "", not number
             number += len(rows)
             if size > MOST_CHARS or left < 0:
+                cells.add_note(notes)
                 raise CutError(f"cut after row {number:,} of table {name}: it has too many cells")
     except sqlite3.Error as error:
         notes.append(f"the rest of table {name} cannot be read: {error}")
 
 
-def cell_text(value: object) -> str:
-    """Return a value as one cell of a line; binary values are shown in part."""
-    if value is None:
+class CellTexts:
+    """Writes values as cells of a line, and counts the binary ones that it shows in part."""
+
+    def __init__(self) -> None:
+        self.cut = 0
+
+    def line(self, values: Iterable[object]) -> str:
+        """Return the values of a row as one line."""
+        return "\t".join(map(self.text, values))
+
+    def text(self, value: object) -> str:
+        """Return a value as one cell; bytes that are a text as such, others as digits."""
+        if value is None:
+            return ""
+        if isinstance(value, bytes):
+            return _text_in(value) or self._digits(value)
+        return " ".join(str(value).split())
+
+    def _digits(self, value: bytes) -> str:
+        if len(value) <= _MOST_BLOB:
+            return f"x'{value.hex()}'"
+        self.cut += 1
+        return f"x'{value[:_MOST_BLOB].hex()}…'"
+
+    def add_note(self, notes: Notes) -> None:
+        """Note the binary values that were cut."""
+        if self.cut:
+            count = "a binary value is" if self.cut == 1 else f"{self.cut:,} binary values are"
+            notes.append(f"{count} shown only to {_MOST_BLOB} bytes")
+
+
+def _text_in(value: bytes) -> str:
+    """Return the text that bytes hold, on one line, or "" if they hold none."""
+    try:
+        text = " ".join(value.decode("utf-8").split())
+    except UnicodeDecodeError:
         return ""
-    if isinstance(value, bytes):
-        more = "…" if len(value) > _MOST_BLOB else ""
-        return f"x'{value[:_MOST_BLOB].hex()}{more}'"
-    return " ".join(str(value).split())
+    if text.isprintable():
+        return text
+    return ""
 
 
 def _quoted_name(name: str) -> str:
@@ -91,7 +126,7 @@ def parquet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     import pyarrow.parquet
 
     file = pyarrow.parquet.ParquetFile(pyarrow.BufferReader(data))
-    yield from _batch_pieces(file.schema_arrow.names, file.iter_batches(batch_size=_AT_ONCE, use_threads=False))
+    yield from _batch_pieces(file.schema_arrow.names, file.iter_batches(batch_size=_AT_ONCE, use_threads=False), notes)
 
 
 def arrow_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
@@ -111,22 +146,25 @@ def arrow_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     else:
         file = pyarrow.ipc.open_stream(source)
         batches = file
-    yield from _batch_pieces(file.schema.names, batches)
+    yield from _batch_pieces(file.schema.names, batches, notes)
 
 
-def _batch_pieces(names: list[str], batches: Iterable[Any]) -> Iterator[Piece]:
-    yield "=== table ===", "", False
-    yield "\t".join(map(cell_text, names)), "", False
+def _batch_pieces(names: list[str], batches: Iterable[Any], notes: Notes) -> Iterator[Piece]:
+    cells = CellTexts()
+    yield "=== table ===", "table", False
+    yield cells.line(names), "", False
     rows = 0
     for batch in batches:
         for start in range(0, batch.num_rows, _AT_ONCE):
             part = batch.slice(start, _AT_ONCE)
             columns = [_column_values(column) for column in part.columns]
-            lines = ["\t".join(map(cell_text, row)) for row in zip(*columns, strict=True)]
+            lines = map(cells.line, zip(*columns, strict=True))
             yield "\n".join(lines), "row" if not rows else "", not rows
             rows += part.num_rows
             if rows * len(names) > MOST_CELLS:
+                cells.add_note(notes)
                 raise CutError(f"cut after row {rows:,}: it has too many cells")
+    cells.add_note(notes)
 
 
 def _column_values(column: Any) -> list[Any]:

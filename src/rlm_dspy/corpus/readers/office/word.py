@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
-from .pieces import Notes, Piece, RefusedError
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, RefusedError, marked
 from .slides import chart_lines, diagram_lines
 
 _OFF = ("0", "false", "off")
@@ -25,6 +25,7 @@ class Style:
     list: str = ""
     depth: int = 0
     hidden: bool = False
+    struck: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,10 +72,16 @@ class Styles:
             style = replace(style, level=int(heading[1]))
         elif title == "title":
             style = replace(style, level=1)
+        properties = child_of(element, "rPr")
         return replace(
             with_properties(style, child_of(element, "pPr")),
-            hidden=style.hidden or is_on(child_of(element, "rPr"), "vanish"),
+            hidden=style.hidden or is_on(properties, "vanish"),
+            struck=style.struck or _is_struck(properties),
         )
+
+
+def _is_struck(properties: Element | None) -> bool:
+    return is_on(properties, "strike") or is_on(properties, "dstrike")
 
 
 def with_properties(style: Style, properties: Element | None) -> Style:
@@ -179,6 +186,8 @@ _UNSEEN = frozenset(
     """del moveFrom delText instrText delInstrText rPr pPr sectPr sdtPr sdtEndPr tblPr tblGrid trPr tcPr tblPrEx rubyPr
     fldData customXmlPr smartTagPr""".split()  # noqa: SIM905
 )
+_ALIGNED = {"superscript": RAISED, "subscript": LOWERED}
+_PLAIN_SCRIPT = re.compile(r"[-+\u2212]?[\w.,]+")  # needs no parentheses
 _MAX_TABLE_COLUMNS = 63  # columns of a table, Word's limit
 _GREEK = dict(zip("abgdezhqiklmnxoprstufcyw", "αβγδεζηθικλμνξοπρστυφχψω", strict=True))
 _GREEK |= {letter.upper(): greek.upper() for letter, greek in _GREEK.items()}
@@ -190,6 +199,7 @@ def document_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     document = WordDocument(Package(data, notes))
     for text in document.texts():
         yield text, "", False
+    document.package.note_unread_parts(links=True)
 
 
 class WordDocument:
@@ -301,6 +311,9 @@ class Story:
             "chart": self._collect_chart,
             "relIds": self._collect_diagram,
             "f": self._fraction_text,
+            "rad": self._root_text,
+            "d": self._bracket_text,
+            "nary": self._sum_text,
             "sup": lambda one: self._script_text("^", one),
             "sub": lambda one: self._script_text("_", one),
         }
@@ -358,6 +371,8 @@ class Story:
                 continue
             cells = []
             for cell in _inner_elements(row, "tc"):
+                if child_of(cell, "tcPr", "cellDel") is not None:
+                    continue
                 span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
                 cells.append(" ".join(" ".join(self.blocks(cell)).split()))
                 cells += [""] * (min(int(span), _MAX_TABLE_COLUMNS) - 1 if span.isdecimal() else 0)
@@ -388,6 +403,9 @@ class Story:
                 for one in all_named(run, "fldChar"):
                     self._follow_field(one)
                 return ""
+            text = marked(self._inline_text(run), _ALIGNED.get(value_of(child_of(properties, "vertAlign")), ""))
+            is_struck = _is_struck(properties) or (style.struck and first_of(properties, "strike", "dstrike") is None)
+            return marked(text, STRUCK if is_struck else "")
         return self._inline_text(run)
 
     def _is_visible(self) -> bool:
@@ -510,9 +528,40 @@ class Story:
 
     def _script_text(self, sign: str, element: Element) -> str:
         text = self._inline_text(element)
-        if text:
+        if _PLAIN_SCRIPT.fullmatch(text):
             return sign + text
+        if text:
+            return f"{sign}({text})"
         return ""
+
+    def _root_text(self, element: Element) -> str:
+        degree, inner = child_of(element, "deg"), child_of(element, "e")
+        below = self._inline_text(inner) if inner is not None else ""
+        above = self._inline_text(degree) if degree is not None else ""
+        if above.strip():
+            return f"root({below}, {above})"
+        return f"sqrt({below})"
+
+    def _bracket_text(self, element: Element) -> str:
+        properties = child_of(element, "dPr")
+        begin, between, end = (
+            value_of(child_of(properties, name), default=usual)
+            for name, usual in (("begChr", "("), ("sepChr", "|"), ("endChr", ")"))
+        )
+        inner = [self._inline_text(one) for one in element if local_name(one) == "e"]
+        return f"{begin}{between.join(inner)}{end}"
+
+    def _sum_text(self, element: Element) -> str:
+        """Return a sum, an integral or the like with its limits."""
+        sign = value_of(child_of(element, "naryPr", "chr"), default="∫")
+        for name, mark in (("sub", "_"), ("sup", "^")):
+            limit = child_of(element, name)
+            if limit is not None:
+                sign += self._script_text(mark, limit)
+        inner = child_of(element, "e")
+        if inner is None:
+            return sign
+        return f"{sign} {self._inline_text(inner)}"
 
     def _fraction_text(self, element: Element) -> str:
         above, below = child_of(element, "num"), child_of(element, "den")
