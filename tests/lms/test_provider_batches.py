@@ -218,6 +218,14 @@ def test_a_batch_that_fails_as_a_whole_fails_its_requests() -> None:
         assert "line 1 is not valid" in str(errors[0])
 
 
+def test_a_batch_above_the_queues_limit_is_told_how_to_be_smaller() -> None:
+    limit = "Enqueued token limit reached for gpt-4o-mini. Limit: 90,000 enqueued tokens."
+    with BatchServer(failing=limit) as server, batching(server) as (lm, collected):
+        (error,) = ask_all(lm, collected, ["a"])
+    assert isinstance(error, dspy.LMRateLimitError)
+    assert "Send smaller batches, with a lower --concurrency" in str(error)
+
+
 def test_a_wrong_key_is_the_users_to_fix() -> None:
     with BatchServer() as server:
         collected = Waves(pace=QUICK)

@@ -314,6 +314,9 @@ def _rate_limit_error(route: Route, shown: str, wait: float | None) -> Exception
         return _make_error(
             lm15.BillingError, route, f"is out of quota for {_duration_text(wait)} ({shown})", "Try then.", 429, wait
         )
+    if "enqueued" in shown.lower():  # a batch that is larger than what may wait there, or would be with others
+        advice = "Send smaller batches, with a lower --concurrency (concurrency=), once your others have ended."
+        return _make_error(lm15.RateLimitError, route, f"takes no batch of this size ({shown})", advice, 429, wait)
     return _make_error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
 
 
