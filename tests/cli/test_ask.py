@@ -404,3 +404,13 @@ def test_a_single_line_of_fifty_megabytes_is_answered(spawn: Callable, home: Pat
     assert "1932" in shown["answer"]
     assert shown["evidence"][0]["line"] == 1
     assert len(result.out) < 5_000
+
+
+@pytest.mark.parametrize(("pattern", "warned"), [("nothing_matches", True), ("notes", False)])
+def test_an_exclude_that_leaves_nothing_out_is_reported(
+    run: Callable, write: Callable, pattern: str, warned: bool
+) -> None:
+    write("a.md", "one\n")
+    write("notes/b.md", "two\n")
+    result = run("ls", ".", "--exclude", pattern)
+    assert ("nothing has a name like --exclude nothing_matches" in result.err) == warned

@@ -54,6 +54,7 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
         terminal.note(f"reading {paths[0]} (the setting folder, {loaded.origins['folder']})")
         request = replace(request, paths=paths)
     corpus = input_paths.read(paths, request.choice)
+    input_paths.note_unused_excludes(corpus, request.choice, terminal)
     if written := outputs_below(paths):
         note_daily(terminal, loaded.settings.home, input_paths.own_text(written), paths)
     _note_skipped(corpus, terminal)

@@ -51,6 +51,7 @@ def answer_all(request: BatchRequest, terminal: Terminal) -> int:
         raise click.UsageError("Missing PATH: name the files or folders to answer from.")
     questions = list(read_questions(request.questions))
     corpus = _read_corpus(request)
+    input_paths.note_unused_excludes(corpus, request.choice, terminal)
     settings.export_for(loaded, terminal)
     report = _run_batch(request, terminal, loaded.settings, corpus, questions)
     logs.configure(terminal, request.log_json)

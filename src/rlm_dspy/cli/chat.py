@@ -167,6 +167,7 @@ class Chat:
         self._conversation.paths = tuple(map(_absolute_path, paths))
         self._conversation.choice = _given_options(self._choice)
         self._corpus = input_paths.read(paths, self._choice)
+        input_paths.note_unused_excludes(self._corpus, self._choice, terminal)
         self._note_other_files()
         settings.export_for(loaded, terminal)
         self._spent = Usage()

@@ -15,6 +15,7 @@ import click
 
 from rlm_dspy import corpus
 from rlm_dspy.cli.own_outputs import outputs_below
+from rlm_dspy.cli.terminal import Terminal
 from rlm_dspy.corpus.corpus import Problem
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report.json_output import shown_name
@@ -49,6 +50,12 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
         )
     except CorpusError as error:
         raise CorpusError(by_flags(str(error))) from error
+
+
+def note_unused_excludes(found: corpus.Corpus, choice: Mapping[str, Any], terminal: Terminal) -> None:
+    """Say that --exclude left nothing out: it may be misspelt, and what it was to leave out is read."""
+    if choice["exclude"] and not any(skipped.reason == "excluded" for skipped in found.skipped):
+        terminal.note(f"warning: nothing has a name like --exclude {' '.join(choice['exclude'])}, so all was read.")
 
 
 def own_text(written: Sequence[Path]) -> str:

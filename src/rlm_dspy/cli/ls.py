@@ -32,11 +32,12 @@ def ls(terminal: Terminal, /, paths: tuple[str, ...], as_json: bool, **choice: A
 
     Without a PATH, list the current folder.
     """
-    from rlm_dspy.cli.input_paths import own_text, read
+    from rlm_dspy.cli.input_paths import note_unused_excludes, own_text, read
     from rlm_dspy.cli.own_outputs import outputs_below
 
     paths = paths or (".",)
     corpus = read(paths, choice)
+    note_unused_excludes(corpus, choice, terminal)
     if written := outputs_below(paths):
         terminal.note(own_text(written))
     if as_json:
