@@ -159,7 +159,7 @@ class Images:
 
 
 def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth: int = 0) -> Any:
-    """Return a value with its images, audio and files replaced; it is copied as far as it has any.
+    """Return a value with its images, audio and files replaced; the parts that have any are copied.
 
     Args:
         value: an input; its lists, dicts, models and dataclasses are searched.
@@ -169,24 +169,39 @@ def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth:
     """
     if isinstance(value, MEDIA):
         return replace(value, name)
-    if depth == MAX_MEDIA_DEPTH:
+    if not holds_media(value, depth):
         return value
     if type(value) in (list, tuple):
         return type(value)(with_media(item, replace, f"{name}[{at}]", depth + 1) for at, item in enumerate(value))
     if type(value) is dict:
         return {key: with_media(item, replace, f"{name}[{key!r}]", depth + 1) for key, item in value.items()}
-    fields = None if isinstance(value, (Mapping, dspy.History)) else fields_of(value)
-    if fields is None:
-        return value
+    fields = _record_fields(value)
     replaced = {field: with_media(item, replace, f"{name}.{field}", depth + 1) for field, item in fields.items()}
-    if all(replaced[field] is item or replaced[field] == item for field, item in fields.items()):
-        return value
     if isinstance(value, tuple):
         return value._replace(**replaced)  # type: ignore[attr-defined]
     shown = copy.copy(value)
     for field, item in replaced.items():
         object.__setattr__(shown, field, item)  # of another type, which a model would refuse
     return shown
+
+
+def holds_media(value: Any, depth: int = 0) -> bool:
+    """Return whether a value is an image, audio or file, or has any in its lists, dicts, models or dataclasses."""
+    if isinstance(value, MEDIA):
+        return True
+    if depth == MAX_MEDIA_DEPTH or value is None or isinstance(value, (str, int, float, bytes)):
+        return False
+    if type(value) in (list, tuple):
+        return any(holds_media(item, depth + 1) for item in value)
+    if type(value) is dict:
+        return any(holds_media(item, depth + 1) for item in value.values())
+    return any(holds_media(item, depth + 1) for item in _record_fields(value).values())
+
+
+def _record_fields(value: Any) -> dict[str, Any]:
+    if isinstance(value, (Mapping, dspy.History)):
+        return {}
+    return fields_of(value) or {}
 
 
 def describe_media(value: Any) -> str:
