@@ -18,7 +18,7 @@ from urllib.parse import quote, unquote, urlsplit
 MASK = "********"
 
 _SECRET_NAME = re.compile(
-    r"(?:^|_)(?:(?:API_?|ACCESS_|ACCOUNT_|SECRET_|PRIVATE_|OPENAI_)KEYS?|CONNECTION_STRING|TOKENS?|SECRETS?"
+    r"(?:^|_)(?:(?:API_?|ACCESS_|ACCOUNT_|SECRET_|PRIVATE_|OPENAI_)KEYS?|CONNECTION_STRING|TOKEN|MCP_TOKENS|SECRET"
     r"|(?:PG|DB|MYSQL_?)?PASS(?:WORDS?|WD|PHRASE)?|CREDENTIALS?|COOKIES?|AUTHORIZATION|OTLP_HEADERS)(?:_|$)",
     re.I,
 )

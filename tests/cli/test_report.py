@@ -221,7 +221,7 @@ def finished(**facts: Any) -> Event:
         ({"text": "a.md:3: x\nb/c.md:40: y\n"}, " 3  Look for the word first · 2 hits · 2.1 s · 1,200 tokens"),
         ({"text": "FINAL: {'answer': 3}"}, " 3  Look for the word first · answered · 2.1 s · 1,200 tokens"),
         (
-            {"error": "Traceback\nValueError: no such file"},
+            {"error": "Traceback (most recent call last):\nValueError: no such file"},
             " 3  Look for the word first · ValueError: no such file · 2.1 s · 1,200 tokens",
         ),
         ({"reasoning": ""}, " 3  one · 2 lines · 2.1 s · 1,200 tokens"),

@@ -106,7 +106,7 @@ class FieldSchema(BaseModel):
                 raise ConfigurationError(f"the field {self.name} has the unknown type {self.named!r}")
             return NAMED_TYPES[self.named]
         whole = self.json_schema or {}
-        return SchemaReader(whole).type_of(whole, self.name)
+        return SchemaReader(whole, is_pydantics=True).type_of(whole, self.name)
 
     @property
     def limits(self) -> dict[str, Any]:
@@ -189,7 +189,8 @@ def limits_of(schema: Mapping[str, Any]) -> dict[str, Any]:
 class SchemaReader:
     """Makes types of JSON schemas; those of ``$defs`` are made once."""
 
-    def __init__(self, whole: Mapping[str, Any]) -> None:
+    def __init__(self, whole: Mapping[str, Any], *, is_pydantics: bool = False) -> None:
+        self._has_factories = is_pydantics  # a list that may be left out is then empty, not None
         self._shared: Mapping[str, Any] = whole.get("$defs") or {}
         self._made: dict[str, Any] = {}
         self._open: set[str] = set()
@@ -284,7 +285,7 @@ class SchemaReader:
                 fields[key] = (kind, Field(**facts))
             elif "default" in part:
                 fields[key] = (kind, Field(part["default"], **facts))
-            elif part.get("type") in EMPTY_VALUES:
+            elif self._has_factories and part.get("type") in EMPTY_VALUES:
                 fields[key] = (kind, Field(default_factory=EMPTY_VALUES[part["type"]], **facts))
             else:
                 fields[key] = (kind | None, Field(None, **facts))

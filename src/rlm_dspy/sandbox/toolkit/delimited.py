@@ -2,12 +2,11 @@
 
 import collections
 import csv
-import dataclasses
 import io
 import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 TABLES = frozenset({"csv", "tsv"})
 WORKBOOKS = frozenset({"xlsx", "ods", "sqlite", "parquet", "arrow"})
@@ -24,8 +23,7 @@ _YEAR = re.compile(r"(?:19|20)\d\d")
 _SHEET = re.compile(r"=== (.+) ===")  # the start of a sheet in a converted workbook
 
 
-@dataclasses.dataclass(frozen=True)
-class _Form:
+class _Form(NamedTuple):
     """How the cells of a text are written: spaces before quotes, quotes escaped by backslashes."""
 
     delimiter: str
@@ -138,15 +136,15 @@ def _written_form(head: str, delimiter: str) -> tuple[_Form, tuple[float, int, i
     most = _evenness(head, best)
     between = re.escape(delimiter)
     if re.search(f'{between} {{1,100}}"', head):
-        spaced = dataclasses.replace(best, spaced=True)
+        spaced = best._replace(spaced=True)
         if (evenness := _evenness(head, spaced)) >= most:
             best, most = spaced, evenness
     if re.search(rf'(?m)(?:^|{between} ?)"(?:[^"\n\\]|\\.)*\\"', head):
-        escaped = dataclasses.replace(best, escaped=True)
+        escaped = best._replace(escaped=True)
         if (evenness := _evenness(head, escaped)) >= most:
             best, most = escaped, evenness
     if re.search(rf"(?m)(?:^|{between})'[^'\n]{{0,200}}{between}[^'\n]{{0,200}}'(?={between}|\r?$)", head):
-        quoted = dataclasses.replace(best, quote="'")
+        quoted = best._replace(quote="'")
         if (evenness := _evenness(head, quoted))[0] > most[0]:
             best, most = quoted, evenness
     return best, most
