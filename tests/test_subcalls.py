@@ -248,3 +248,10 @@ def test_a_hit_is_a_prompt_as_it_is_printed() -> None:
     result, _ = ask(by_role(action(code), plain=reply))
     prompts = [call.prompt for call in result.run.steps[0].sub_calls]
     assert prompts == ["1: the sky", "1: the sky", "doc: 1: the sky\nall: ['1: the sky']"]
+
+
+def test_items_that_are_texts_are_refused_with_what_an_item_is() -> None:
+    lm, _ = scripted(action("predict_batched('doc -> n: int', ['a', 'b'])"), action("SUBMIT(answer='x')"))
+    with dspy.context(lm=lm):
+        run = rlm_dspy.RLM("context, question -> answer")(context="c", question="q").run
+    assert "each item is a dict of the inputs of 'doc -> n: int', not a str" in run.steps[0].output

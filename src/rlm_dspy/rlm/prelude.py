@@ -192,6 +192,8 @@ def predict_batched(signature, items, instruction=None):
     shapes = _class_shapes(signature)
     sent = []
     for item in items:
+        if isinstance(item, (str, int, float)):
+            raise TypeError(f"each item is a dict of the inputs of {signature!r}, not a {type(item).__name__}")
         sent.append({name: _plain_value(value) for name, value in dict(item).items()})
     results = repl["__rlm_predict__"](signature=signature, types=shapes, items=sent, instruction=instruction)
     return [_outputs_or_error(result, shapes) for result in results]
