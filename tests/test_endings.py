@@ -525,3 +525,11 @@ def test_failed_sub_calls_are_in_the_warnings_of_their_answer() -> None:
 def test_what_stands_beside_the_outputs_in_a_dict_is_no_answer(code: str) -> None:
     lm, _ = scripted(action(code))
     assert ask(lm).answer == "red"
+
+
+def test_without_content_no_warning_quotes_the_context() -> None:
+    lm, _ = scripted(*[action("SUBMIT(answer='x', evidence=['the sky is green, says Ann'])")] * 4)
+    signature = "context, question -> answer, evidence: list[rlm_dspy.Evidence]"
+    run = ask(lm, rlm_dspy.RLM(signature, content="none"), context="the sky is blue, says Ann").run
+    assert run.warnings
+    assert "says Ann" not in run.model_dump_json()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rlm_dspy
-from rlm_dspy.rlm.replies import IMAGINED_ANSWER, parse_code, parse_reply, read_plain
+from rlm_dspy.rlm.replies import IMAGINED_ANSWER, parse_code, parse_reply, read_plain, without_first_thinking
 from rlm_dspy.rlm.reply_code import is_python
 from rlm_dspy.testing import scripted
 
@@ -305,3 +305,27 @@ def test_a_call_named_in_prose_before_other_json_is_not_a_call() -> None:
 @given(st.text(alphabet='SUBMIT[ARGS]{}":,<|>` \n=.0a', max_size=300))
 def test_any_text_around_tool_calls_is_read_without_an_error(text: str) -> None:
     parse_reply(text, "answer")
+
+
+@pytest.mark.parametrize(
+    ("reply", "prompt", "kept"),
+    [
+        ("<think>maybe</think>\nREAL", "q", "REAL"),
+        ("maybe</think>\nREAL", "q", "REAL"),
+        ("<think>never closed", "q", None),
+        ("<analysis>Late twice.</analysis>\n<verdict>late</verdict>", "write <analysis> and <verdict>", None),
+        ("<order><reasoning>gift</reasoning><id>5</id></order>", "q", None),
+        ("The file opens a <thinking> block that is never closed.", "q", None),
+    ],
+)
+def test_an_answer_in_words_loses_only_the_thinking_before_it(reply: str, prompt: str, kept: str | None) -> None:
+    read = without_first_thinking(reply, prompt)
+    if kept is not None or reply == "<think>never closed":
+        assert (read.strip() if read else read) == kept
+    else:
+        assert read == reply
+
+
+@pytest.mark.parametrize("reply", ['{"answer": "45", "source": "report"}', '{"input": "How many lines are there?"}'])
+def test_data_in_json_is_no_code(reply: str) -> None:
+    assert parse_reply(reply, "answer").cells == ()

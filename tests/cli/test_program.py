@@ -253,3 +253,9 @@ def test_pack_prints_the_upload_and_sends_nothing(run: Callable[..., Result], fo
 def test_a_program_of_eval_is_one_of_ask(run: Callable[..., Result], home: Path) -> None:
     save_program(home / "other", contenders.signature())
     assert run("program", "check", "other").code == 0
+
+
+def test_show_prints_the_demos_that_are_sent(run: Callable[..., Result], folder: Path) -> None:
+    demo = {"observation": "seen", "reasoning": "", "code": "print('HIDDEN-DEMO')"}
+    changed(folder / "program.json", lambda state: state["generate_action"].update(demos=[demo]))
+    assert "code: print('HIDDEN-DEMO')" in run("program", "show", "mine").out
