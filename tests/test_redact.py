@@ -77,6 +77,7 @@ def test_a_secret_that_is_not_unicode_is_masked_too() -> None:
     [
         ("RLM_DSPY_MCP_TOKENS", "ann:token-0123456789,bob:other-0123456789", "other-0123456789"),
         ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization=Basic%20bG9naW4tMDEyMzQ1Njc4OQ", "bG9naW4tMDEyMzQ1Njc4OQ"),
+        ("SERVICE_AUTHORIZATION", "Bearer bearer-0123456789", "bearer-0123456789"),
         ("PGPASSWORD", "word-0123456789", "word-0123456789"),
         ("DB_PASS", "word-0123456789", "word-0123456789"),
         ("GROQ_API_KEYS", "gsk-0123456789", "gsk-0123456789"),

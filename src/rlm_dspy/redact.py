@@ -22,6 +22,7 @@ _SECRET_NAME = re.compile(
     r"|(?:PG|DB|MYSQL_?)?PASS(?:WORDS?|WD|PHRASE)?|CREDENTIALS?|COOKIES?|AUTHORIZATION|OTLP_HEADERS)(?:_|$)",
     re.I,
 )
+_SCHEME = re.compile(r"\s*(?:bearer|basic|token) ", re.I)  # before a token in a header
 _KEY_NAME = re.compile(r"_KEYS?$", re.I)  # may also be a key of a table, so the value must look like a secret
 _MIN_SECRET_CHARS = 8
 _MIN_PART_CHARS = 12  # of a line of a secret, and of the beginning or the end of a key
@@ -46,6 +47,8 @@ def _password(value: str) -> str:
 def _secrets_in(value: str) -> Iterator[str]:
     """Yield a secret, and those that it lists, as in ``ann:TOKEN,bob:TOKEN`` and ``Authorization=Basic%20TOKEN``."""
     yield value
+    if match := _SCHEME.match(value):
+        yield value[match.end() :]
     for part in re.split(r"[,;]", value):
         _, mark, listed = part.replace("=", ":", 1).partition(":")
         if mark:

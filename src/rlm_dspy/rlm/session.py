@@ -729,7 +729,7 @@ def _lost_calls_warning(sub_calls: Sequence[SubCall]) -> list[str]:
     if not lost:
         return []
     calls = f"{len(lost)} of {counted_noun(len(sub_calls), 'sub-call')}"
-    return [f"{calls} failed, and the answer may lack what they were asked for: {lost[-1].error}"]
+    return [f"{calls} failed, so the answer may lack something: {lost[-1].error}"]
 
 
 def _reply_text(error: AdapterParseError, outputs: Any) -> str:

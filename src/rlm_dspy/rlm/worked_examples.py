@@ -32,6 +32,8 @@ class Example:
     answer: str = ""
 
 
+_LOOK_UP = """for hit in grep("report on bridges"):
+    print(hit)"""
 # The first that fits is shown, so special shapes come before general ones, and look-ups are last.
 EXAMPLES: dict[Kind, tuple[Example, ...]] = {
     "text": (
@@ -110,8 +112,7 @@ SUBMIT({first}=", ".join(numbers))""",
             shape="",
             question="Who wrote the report on bridges?",
             lines=("12: This is about the bridges of Rome.",),
-            code="""for hit in grep("report on bridges"):
-    print(hit)""",
+            code=_LOOK_UP,
             output="57: Ann Lee finished the report on bridges in May.",
             answer="Ann Lee",
         ),
@@ -207,8 +208,7 @@ SUBMIT({first}=str(len(hits)))""",
             shape="",
             question="Who wrote the report on bridges?",
             lines=("letters/3.txt:12: This is about the bridges of Rome.",),
-            code="""for hit in grep("report on bridges"):
-    print(hit)""",
+            code=_LOOK_UP,
             output="letters/1.txt:57: Ann Lee finished the report on bridges in May.",
             answer="Ann Lee",
         ),
@@ -216,8 +216,6 @@ SUBMIT({first}=str(len(hits)))""",
 }
 
 
-_LOOK_UP = """for hit in grep("report on bridges"):
-    print(hit)"""
 _YES_OR_NO = Example(
     shape="",
     question="Is the report on bridges by Ann Lee?",

@@ -138,7 +138,7 @@ def _looks_of(package: Package) -> Looks:
     for part in ("styles.xml", "content.xml"):
         for style in all_named(package.tree(part), "style"):
             properties = child_of(style, "text-properties")
-            position = value_of(properties, "text-position", default="0%").split()[0]
+            position = (value_of(properties, "text-position").split() or ["0%"])[0]
             line = value_of(properties, "text-line-through-style") or value_of(properties, "text-line-through-type")
             marks = []
             if position.startswith(("sub", "-")):
