@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from rlm_dspy import local_servers
+from warm import ADDRESS, start_server
 
 # The tests do not depend on how busy the machine is.
 settings.register_profile("any load", deadline=None)
@@ -30,6 +31,14 @@ gc.set_threshold(20_000, 50, 100)
 # A shell starts what runs in its background deaf to Ctrl-C, and the tests of Ctrl-C with it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of ``warm_python`` once for all workers."""
+    if ADDRESS not in os.environ:
+        server = start_server()
+        assert server.stdin is not None
+        config.add_cleanup(server.stdin.close)
 
 
 @pytest.fixture(autouse=True)

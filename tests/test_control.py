@@ -7,7 +7,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import threading
 import time
 from itertools import pairwise
@@ -28,6 +27,7 @@ from rlm_dspy.rlm.compaction import Turn, compact_turns, conversation_chars
 from rlm_dspy.rlm.direct import Direct
 from rlm_dspy.run import Event, Step
 from rlm_dspy.testing import action, fields, scripted, texts
+from warm import warm_python
 
 
 def common(left: str, right: str) -> int:
@@ -220,12 +220,12 @@ def test_a_run_that_is_killed_again_and_again_pays_for_each_call_once(tmp_path: 
         env = {**os.environ, "DSPY_CACHEDIR": str(tmp_path)}
         code = PROGRAM.format(tests=str(Path(__file__).parent), port=server.port)
         for kill in range(KILLS):
-            asking = subprocess.Popen([sys.executable, "-c", code], env=env, stdout=subprocess.DEVNULL)
+            asking = subprocess.Popen([*warm_python(), "-c", code], env=env, stdout=subprocess.DEVNULL)
             server.wait_for(2 * kill + 1)
             time.sleep(moments.uniform(0, 0.05))  # somewhere between two answers
             asking.send_signal(signal.SIGKILL)
             asking.wait()
-        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*warm_python(), "-c", code], env=env, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "end", done.stderr
     assert set(server.answered) == set(range(1, STEPS + 1))
     # Only a call that was in flight when its process died may be asked again, and then as the very next one.
@@ -246,7 +246,7 @@ except rlm_dspy.RLMError:
 
 
 def test_a_call_that_was_left_behind_does_not_hold_up_the_process() -> None:
-    done = subprocess.run([sys.executable, "-c", HANGING], capture_output=True, text=True, timeout=50)
+    done = subprocess.run([*warm_python(), "-c", HANGING], capture_output=True, text=True, timeout=50)
     assert (done.stdout.strip(), done.returncode) == ("ended", 0), done.stderr
 
 

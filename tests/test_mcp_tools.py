@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from rlm_dspy.errors import ConfigurationError, McpToolError
 from rlm_dspy.rlm.mcp_tools import McpServer, unique_names
 from rlm_dspy.testing import action, scripted, texts
 from servers.wire import free_port
+from warm import warm_python
 
 SERVER = '''
 import os, sys, time
@@ -89,7 +91,8 @@ def station(tmp_path: Path) -> dict[str, Any]:
     """How to start the server."""
     script = tmp_path / "station.py"
     script.write_text(SERVER)
-    return {"command": sys.executable, "args": [str(script)], "env": {"STATION_API_KEY": "sk-station-000000"}}
+    command, *arguments = warm_python()
+    return {"command": command, "args": [*arguments, str(script)], "env": {"STATION_API_KEY": "sk-station-000000"}}
 
 
 def named(tools: list[dspy.Tool]) -> dict[str, dspy.Tool]:
@@ -108,7 +111,7 @@ def test_cells_call_the_tools_of_a_server(station: dict[str, Any]) -> None:
 
 
 def test_a_command_line_is_enough(station: dict[str, Any]) -> None:
-    with rlm_dspy.mcp_tools(f"{station['command']} {station['args'][0]}") as tools:
+    with rlm_dspy.mcp_tools(shlex.join([station["command"], *station["args"]])) as tools:
         assert named(tools)["weather"](city="Oslo") == {"city": "Oslo", "degrees": 21.0}
 
 

@@ -20,6 +20,7 @@ from rlm_dspy.errors import ConfigurationError, McpToolError
 from rlm_dspy.rlm.mcp_tools import McpServer, tool_arguments
 from rlm_dspy.rlm.prompts import tool_line
 from rlm_dspy.testing import action, scripted, texts
+from warm import warm_python
 
 KEY = "sk-station-0123456789"
 SERVER = """
@@ -254,7 +255,7 @@ def test_what_a_server_prints_never_reaches_stderr_as_it_is(tmp_path: Path) -> N
     server = raw_server(tmp_path, calls={"give": answer}, **given)
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, json.dumps(server)], capture_output=True, text=True, env=env, check=True
+        [*warm_python(), "-c", PROGRAM, json.dumps(server)], capture_output=True, text=True, env=env, check=True
     )
     assert (done.stdout, done.stderr) == ("fine\n", "")
 

@@ -19,6 +19,7 @@ from rlm_dspy.corpus import background, object_reading, object_stores, read
 from rlm_dspy.corpus.disk_cache import is_turned_off
 from rlm_dspy.errors import CorpusError
 from rlm_dspy.report.json_output import shown_name
+from warm import warm_python
 
 SECRET = "wJalrXUtnFEMI-K7MDENG-bPxRfiCYEXAMPLE"
 
@@ -126,7 +127,7 @@ def zipped(files: dict[str, str]) -> bytes:
 
 
 def list_by_command(*args: str) -> list[str]:
-    done = subprocess.run([sys.executable, "-m", "rlm_dspy", "ls", *args], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*warm_python(), "-m", "rlm_dspy", "ls", *args], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -531,7 +532,7 @@ def test_an_address_names_a_bucket_and_no_credentials(address, why):
 
 def test_an_answer_quotes_an_address_and_a_line(bucket):
     bucket({"r/a.md": "# Prices\n\nThe price of tea is 3 euros.\n"})
-    command = [sys.executable, "-m", "rlm_dspy", "ask", "What is the price of tea?", "s3://papers/r", "-m", "offline"]
+    command = [*warm_python(), "-m", "rlm_dspy", "ask", "What is the price of tea?", "s3://papers/r", "-m", "offline"]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr

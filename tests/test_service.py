@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ import httpx
 
 from servers.openai import OpenAIServer
 from servers.wire import Fault, free_port
+from warm import warm_python
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SUBMIT = "[[ ## reasoning ## ]]\nseen\n\n[[ ## code ## ]]\nSUBMIT(answer='4711', evidence=[])\n"
@@ -41,7 +41,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
         kept |= {"RLM_DSPY_CORPUS": str(tmp_path / "docs"), "RLM_DSPY_MODEL": "offline", "HOME": str(tmp_path)}
         kept |= {"DSPY_CACHEDIR": str(tmp_path / "cache"), "RLM_DSPY_HOME": str(tmp_path / "home"), **environ}
-        command = [sys.executable, "-m", "uvicorn", "--app-dir", str(EXAMPLES), "service:app", "--port", str(port)]
+        command = [*warm_python(), "-m", "uvicorn", "--app-dir", str(EXAMPLES), "service:app", "--port", str(port)]
         started.append(subprocess.Popen([*command, "--log-level", "warning"], env=kept))
         url = f"http://127.0.0.1:{port}"
         for _ in range(400):

@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import subprocess
-import sys
 import tempfile
 import threading
 import warnings
@@ -34,6 +33,7 @@ from dspy.utils.dummies import DummyLM
 
 import rlm_dspy
 from rlm_dspy.testing import AsyncScript, Script, action, fields, scripted, texts
+from warm import warm_python
 
 PAGE = Path(__file__).parent.parent / "docs" / "drop_in.md"
 SIG = "context, question -> answer"
@@ -763,7 +763,7 @@ def verbose_is_seen_in_a_plain_script(RLM: Any) -> Any:
     source = PLAIN_SCRIPT.format(
         package="dspy" if theirs else "rlm_dspy", interpreter="LocalInterpreter" if theirs else "PythonInterpreter"
     )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*warm_python(), "-c", source], capture_output=True, text=True, timeout=120, check=True)
     seen = ("RLM iteration 1/20", "Reasoning: I look first", "print('HELLO ' * 2)", "HELLO HELLO")
     return [done.stdout.strip(), *(words in done.stderr for words in seen)]
 

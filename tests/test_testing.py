@@ -13,6 +13,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.testing import Reply, Script, action, fields, scripted, texts
+from warm import warm_python
 
 
 def shown(message: str) -> str:
@@ -136,5 +137,5 @@ def test_the_package_is_imported_without_it() -> None:
 def test_the_example_of_the_page_holds() -> None:
     page = (Path(__file__).parent.parent / "docs" / "testing.md").read_text()
     code = page.split("```python\n")[1].split("```")[0]
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*warm_python(), "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr

@@ -15,6 +15,7 @@ import pytest
 
 import rlm_dspy
 from rlm_dspy.run import ConstructorSignature
+from warm import warm_python
 
 Done = subprocess.CompletedProcess[str]
 
@@ -84,7 +85,7 @@ def test_a_program_is_right_by_its_types_and_each_mistake_in_it_is_found(
 
 
 def test_that_program_runs(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([*warm_python(), "-c", PROGRAM], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.stdout == "a limit ['a.txt:1'] submitted 0.001 1\n", done.stderr
 
 

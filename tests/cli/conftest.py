@@ -10,12 +10,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from rlm_dspy.cli import logs
 from rlm_dspy.cli.commands import main
+from warm import warm_python
 
 PROVIDER = ("_API_KEY", "_API_BASE", "_BASE_URL", "OLLAMA", "RLM_DSPY", "XDG_")
 
@@ -49,14 +51,20 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def spawn(home: Path) -> Callable[..., Result]:
     """Run ``python -m rlm_dspy`` as a process; bytes go to its stdin."""
+    return partial(spawn_with, warm_python())
 
-    def run(*args: str | bytes, stdin: bytes | None = None) -> Result:
-        command = [sys.executable, "-m", "rlm_dspy", *args]
-        source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
-        done = subprocess.run(command, capture_output=True, timeout=120, check=False, **source)
-        return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
-    return run
+@pytest.fixture
+def spawn_cold(home: Path) -> Callable[..., Result]:
+    """As ``spawn``, with all of its imports."""
+    return partial(spawn_with, [sys.executable])
+
+
+def spawn_with(python: list[str], *args: str | bytes, stdin: bytes | None = None) -> Result:
+    command = [*python, "-m", "rlm_dspy", *args]
+    source = {"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}
+    done = subprocess.run(command, capture_output=True, timeout=120, check=False, **source)
+    return Result(done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 @pytest.fixture

@@ -18,6 +18,7 @@ from rlm_dspy.cli import model_choice
 from rlm_dspy.run import Run
 from rlm_dspy.testing import action, fields, scripted
 from rlm_dspy.tuning import contenders, program
+from warm import warm_python
 
 CLIENT = '''"""A client."""
 
@@ -364,7 +365,7 @@ def test_an_unforeseen_error_is_one_line_and_exit_1(home: Path) -> None:
 
 def test_a_reader_that_goes_away_is_no_error(files: Path) -> None:
     with subprocess.Popen(
-        [sys.executable, "-m", "rlm_dspy", "ls", "."], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*warm_python(), "-m", "rlm_dspy", "ls", "."], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         process.stdout.close()

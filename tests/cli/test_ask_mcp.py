@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ pytest.importorskip("mcp")
 from rlm_dspy import lms
 from rlm_dspy.testing import action, scripted, texts
 from test_mcp_tools import SERVER
+from warm import warm_python
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def configured(home: Path) -> Path:
     script.write_text(SERVER)
     folder = Path(os.environ["XDG_CONFIG_HOME"]) / "rlm-dspy"
     folder.mkdir(parents=True)
-    command = f"command = {json.dumps(sys.executable)}\nargs = [{json.dumps(str(script))}]"
+    start, *arguments = warm_python()
+    command = f"command = {json.dumps(start)}\nargs = {json.dumps([*arguments, str(script)])}"
     (folder / "config.toml").write_text(f"[mcp.sky]\n{command}\nenv = {{STATION_API_KEY = 'sk-station-000000'}}\n")
     (home / "a.txt").write_text("the code is 4711\n")
     return folder / "config.toml"

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from rlm_dspy.cli import out_option
+from warm import warm_python
 
 # --- commands that are wrong whatever the files ------------------------------------------------------------------
 
@@ -178,12 +179,11 @@ def test_an_empty_stdin_is_one_line_and_exit_6(run: Callable) -> None:
 
 def test_no_path_on_a_terminal_is_a_usage_error(spawn: Callable, home: Path) -> None:
     import subprocess
-    import sys
 
     main_end, child_end = os.openpty()
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "rlm_dspy", "ask", "what?"],
+            [*warm_python(), "-m", "rlm_dspy", "ask", "what?"],
             stdin=child_end,
             capture_output=True,
             text=True,

@@ -20,6 +20,7 @@ from rlm_dspy.batch import Progress
 from rlm_dspy.cli import model_choice
 from rlm_dspy.report.live import Bar
 from rlm_dspy.testing import fields, scripted, texts
+from warm import warm_python
 
 ARGS = ("batch", "q.jsonl", "texts", "--out", "a.jsonl")
 
@@ -199,7 +200,7 @@ sys.exit(main())
 def slow(*args: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     return subprocess.Popen(
-        [sys.executable, "-c", SLOW, *args], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        [*warm_python(), "-c", SLOW, *args], stderr=subprocess.PIPE, text=True, env=environment, start_new_session=True
     )
 
 

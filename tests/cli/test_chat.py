@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from rlm_dspy.cli.chat import newest_turns
 from rlm_dspy.cli.line_editing import completions, line_editing
 from rlm_dspy.testing import action, fields, scripted, texts
 from schemas import check_output
+from warm import warm_python
 
 
 @pytest.fixture
@@ -198,7 +198,7 @@ def test_a_continued_conversation_keeps_what_chose_its_files_and_its_limits(
 def test_two_chats_that_continue_one_conversation_lose_no_question(spawn: Callable, files: Path, home: Path) -> None:
     assert spawn("chat", "notes", "-m", "offline", stdin=say("what is the default port?")).code == 0
     (saved,) = home.parent.rglob("chats/*.json")
-    command = [sys.executable, "-m", "rlm_dspy", "chat", "-c", "--json"]
+    command = [*warm_python(), "-m", "rlm_dspy", "chat", "-c", "--json"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as chat:
         chat.stdin.write(say("what is the port?"))

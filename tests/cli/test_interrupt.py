@@ -19,6 +19,7 @@ import pytest
 from rlm_dspy.cli.interrupts import Interrupts
 from rlm_dspy.report.run_store import load_run
 from rlm_dspy.run import Run
+from warm import warm_python
 
 PROGRAM = """
 import os, sys, time
@@ -56,7 +57,7 @@ class Command:
     def __init__(self, kind: str, *args: str) -> None:
         paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
         self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *(args or ("--mode", "rlm"))],
+            [*warm_python(), "-c", PROGRAM, *(args or ("--mode", "rlm"))],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler
@@ -16,6 +15,7 @@ import pytest
 
 from rlm_dspy.testing import action
 from servers.openai import OpenAIServer
+from warm import warm_python
 
 STEPS = 8
 KEY = "sk-test-key-0000"
@@ -50,7 +50,7 @@ def environment(url: str) -> dict[str, str]:
 @pytest.mark.slow
 def test_a_killed_ask_replays_what_was_paid_for(home: Path, write: Callable) -> None:
     write("notes.md", "One and one is two.\n")
-    command = [sys.executable, "-m", "rlm_dspy", "ask", "what?", ".", "--mode", "rlm"]
+    command = [*warm_python(), "-m", "rlm_dspy", "ask", "what?", ".", "--mode", "rlm"]
     with Stepping() as server:
         first = subprocess.Popen(command, env=environment(server.url), stderr=subprocess.PIPE)
         server.wait_for(5)

@@ -37,6 +37,7 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.run import Run
 from servers.slow_model import slow_program
 from servers.wire import free_port
+from warm import warm_python
 
 SLOW_OUTLINE = """
 from pathlib import Path
@@ -71,7 +72,7 @@ def write_files(home: Path) -> Path:
 
 def command(folder: Path, *args: str, seconds: float = 0.0, patch: str = "") -> list[str]:
     program = slow_program(seconds=seconds, patch=patch)
-    return [sys.executable, "-c", program, "mcp", str(folder), "--mode", "rlm", *args]
+    return [*warm_python(), "-c", program, "mcp", str(folder), "--mode", "rlm", *args]
 
 
 def environ(**more: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ from rlm_dspy.spans import listening
 from rlm_dspy.testing import action, scripted
 from servers.slow_model import slow_program
 from servers.wire import free_port
+from warm import warm_python
 
 BROKEN = """
 from rlm_dspy.cli.mcp import files
@@ -53,7 +54,7 @@ class Wire:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "RLM_DSPY_HOME": str(folder.parent / "own")}
         self.runs = folder.parent / "own" / "runs"
         self.process = subprocess.Popen(
-            [sys.executable, "-c", program, "mcp", str(folder), "--mode", "rlm", *args],
+            [*warm_python(), "-c", program, "mcp", str(folder), "--mode", "rlm", *args],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             env={**env, "MY_API_KEY": "sk-mine-000000000"}, cwd=folder.parent,
         )  # fmt: skip

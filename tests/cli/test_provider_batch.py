@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from rlm_dspy.testing import action, fields
 from servers.batches import BatchServer
+from warm import warm_python
 
 ARGS = ("batch", "q.jsonl", "texts", "--out", "a.jsonl", "-m", "openai/gpt-4o-mini", "--provider-batch")
 QUESTIONS = [f"When does gate {number} open?" for number in range(6)]
@@ -37,7 +37,7 @@ def use(server: BatchServer, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(*args: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "rlm_dspy", *args]
+    command = [*warm_python(), "-m", "rlm_dspy", *args]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -23,6 +23,7 @@ from rlm_dspy.cli import model_choice
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.testing import action, fields, scripted
 from servers.openai import OpenAIServer
+from warm import warm_python
 
 KEY = "sk-test-key-0000"
 PROGRAM = """
@@ -88,7 +89,7 @@ def ask(home: Path) -> Callable[..., subprocess.Popen[str]]:
     def start(server: Counting, *args: str) -> subprocess.Popen[str]:
         environ = {**os.environ, "OPENAI_API_KEY": KEY, "OPENAI_API_BASE": server.url}
         environ["PYTHONPATH"] = os.pathsep.join(sys.path)
-        command = [sys.executable, "-c", PROGRAM, "ask", *args]
+        command = [*warm_python(), "-c", PROGRAM, "ask", *args]
         return subprocess.Popen(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     return start

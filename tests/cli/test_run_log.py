@@ -16,6 +16,7 @@ from cli.conftest import Result
 from rlm_dspy.errors import RLMError
 from rlm_dspy.report.run_log import read_log
 from rlm_dspy.report.run_store import load_run
+from warm import warm_python
 
 PROGRAM = """
 import sys, time
@@ -37,7 +38,7 @@ sys.exit(main(sys.argv[1:]))
 def hanging(home: Path) -> Iterator[subprocess.Popen[str]]:
     """An ``ask`` whose third step waits for its model."""
     (home / "a.txt").write_text("the code is 4711\n" * 20_000)
-    command = [sys.executable, "-c", PROGRAM, "ask", "What is the code?", "a.txt", "--mode", "rlm"]
+    command = [*warm_python(), "-c", PROGRAM, "ask", "What is the code?", "a.txt", "--mode", "rlm"]
     environ = {**os.environ, "MY_API_KEY": "sk-secret-000000", "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environ) as process:
         assert process.stderr is not None

@@ -22,6 +22,7 @@ from rlm_dspy.report.run_store import RunStore
 from rlm_dspy.report.viewer.page import html_page
 from rlm_dspy.run import Run, Span, Step, SubCall, Usage
 from rlm_dspy.testing import action, scripted
+from warm import warm_python
 
 USED = Usage(calls=1, prompt_tokens=90, completion_tokens=10, cost=0.01)
 CHILD = Run(
@@ -351,7 +352,7 @@ def test_a_full_disk_is_no_defect_and_the_answer_is_kept(home: Path, write: Call
     assert done.returncode == 1
     assert "cannot be written: No space left on device" in done.stderr
     assert "defect" not in done.stderr
-    show = [sys.executable, "-m", "rlm_dspy", "trace", "last", "--json"]
+    show = [*warm_python(), "-m", "rlm_dspy", "trace", "last", "--json"]
     kept = subprocess.run(show, capture_output=True, timeout=120, check=True)
     assert b"30 s" in kept.stdout
 

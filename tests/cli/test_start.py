@@ -63,8 +63,8 @@ def test_no_arguments_print_the_help(run: Callable) -> None:
     assert "Commands:" in result.out
 
 
-def test_the_module_is_the_command(spawn: Callable) -> None:
-    result = spawn("--version")
+def test_the_module_is_the_command(spawn_cold: Callable) -> None:
+    result = spawn_cold("--version")
     assert result.code == 0
     assert result.out.startswith("rlm-dspy ")
 
@@ -153,12 +153,12 @@ def test_a_closed_stream_loses_no_answer(
 
 
 def test_a_current_folder_that_was_deleted_is_named(
-    spawn: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
+    spawn_cold: Callable, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = home / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    result = spawn("ask", "-m", "offline", "what?", ".")
+    result = spawn_cold("ask", "-m", "offline", "what?", ".")
     assert result.code == 1
     assert result.err == "rlm-dspy: the current folder was deleted. Change to another one.\n"

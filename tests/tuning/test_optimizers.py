@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from rlm_dspy import data, metrics
 from rlm_dspy.tuning import Tunable, program, ran
 from tuning import fresh
 from tuning.student import Student, Teacher, examples, student, teacher
+from warm import warm_python
 
 TRAIN, DEV = data.handles(examples(8, 1)), data.handles(examples(8, 2))
 METRIC = metrics.exact
@@ -148,7 +148,7 @@ class Elsewhere:
         self._errors = errors
         with errors.open("w") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, fresh.__file__],
+                [*warm_python(), fresh.__file__],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

@@ -9,7 +9,6 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -30,6 +29,7 @@ from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.metered_engine import BudgetPhase, CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.optimization import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
 from tuning.student import Student, Teacher, examples, student, teacher
+from warm import warm_python
 
 HERE = Path(__file__).parent
 RATE = optimization.UsageRate(calls=2)
@@ -131,7 +131,7 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
     needed = learner.calls + adviser.calls
     folder = tmp_path / "killed"
     worker = subprocess.Popen(
-        [sys.executable, str(HERE / "slow_job.py"), str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*warm_python(), str(HERE / "slow_job.py"), str(folder)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 60
     while lines(folder / "calls.jsonl") < needed // 2 and time.monotonic() < deadline:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import rlm_dspy
 from rlm_dspy.tuning import contenders, program
 from tuning.classroom import STUDENT, TEACHER, Classroom
 from tuning.make_class import write
+from warm import warm_python
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "optimizers").glob("run_*.py"))
@@ -29,7 +29,7 @@ def test_a_recipe_is_short_and_uses_the_optimizer_of_dspy(path: Path) -> None:
 
 def test_the_snippet_that_loads_a_program_runs_as_it_is() -> None:
     (snippet,) = re.findall(r"```python\n(.*?)```", (ROOT / "optimizers/README.md").read_text(), re.S)
-    done = subprocess.run([sys.executable, "-c", snippet], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*warm_python(), "-c", snippet], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
 
 
@@ -55,7 +55,7 @@ def test_a_recipe_runs_as_it_is(tmp_path: Path) -> None:
     with Classroom() as room:
         environment = {**os.environ, "OPENAI_API_KEY": room.key, "OPENAI_API_BASE": f"{room.url}/v1"}
         models = ["-m", f"openai/{STUDENT}", "--prompt-model", f"openai/{TEACHER}", "--threads", "2"]
-        command = [sys.executable, str(ROOT / "optimizers/run_gepa.py"), str(tmp_path), *models, "--limit", "6"]
+        command = [*warm_python(), str(ROOT / "optimizers/run_gepa.py"), str(tmp_path), *models, "--limit", "6"]
         done = subprocess.run(
             [*command, "--out", str(tmp_path / "p.json")], capture_output=True, text=True, timeout=240, env=environment
         )
