@@ -7,6 +7,7 @@ Ctrl-C raises KeyboardInterrupt as usual.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import signal
 import sys
@@ -88,4 +89,5 @@ def leave(code: int) -> NoReturn:
             if stream is not None:
                 stream.flush()
         os._exit(code)
+    gc.freeze()  # else the interpreter looks through all of LiteLLM for garbage, which takes more than a second
     sys.exit(code)
