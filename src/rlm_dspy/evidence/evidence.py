@@ -39,8 +39,8 @@ def printed_quotes(answers: Iterable[str], shown: Iterable[str]) -> list[str]:
 
     Numbers under five digits are skipped: they occur in lines by chance.
     """
-    telling = [answer for answer in answers if re.search(r"[^\W\d]|\d{5}", answer)]
-    forms = [re.compile(rf"(?<!\w){re.escape(answer.strip())}(?!\w)", re.I) for answer in telling if answer.strip()]
+    distinct = [answer.strip() for answer in answers if re.search(r"[^\W\d]|\d{5}", answer)]
+    forms = [re.compile(rf"(?<!\w){re.escape(answer)}(?!\w)", re.I) for answer in distinct]
     quotes: list[str] = []
     for text in reversed(list(shown)):
         for line in text.splitlines():
@@ -113,7 +113,9 @@ class Evidence(BaseModel):
     def _repr_html_(self) -> str:
         """Return a small table for notebooks: the quote, where it is, and how well it matches."""
         rows = [("quote", self.quote), ("where", self.where), ("match", self.match or "not found in the context")]
-        return html_table([*rows, ("weak", "it does not show the answer")] if self.weak else rows)
+        if self.weak:
+            rows.append(("weak", "it does not show the answer"))
+        return html_table(rows)
 
     @property
     def where(self) -> str:

@@ -120,11 +120,11 @@ def words_of(quote: str) -> list[str]:
 
 def word_offsets(body: str, word: str, most: int) -> Iterator[int]:
     """Yield the offsets of a word, at most ``most`` of them."""
-    place = body.find(word)
-    while place >= 0 and most:
-        yield place
+    offset = body.find(word)
+    while offset >= 0 and most:
+        yield offset
         most -= 1
-        place = body.find(word, place + len(word))
+        offset = body.find(word, offset + len(word))
 
 
 MAX_DEPTH = 20
@@ -250,12 +250,14 @@ def _numbers_and_negations(text: str) -> tuple[Counter[str], Counter[str]]:
 
 
 def _differs_by_slips(quote: str, passage: str) -> bool:
-    """Return whether the words differ only in letters, or in small words that are easily left out."""
-    ours, theirs = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
-    for change, a, b, c, d in difflib.SequenceMatcher(None, ours, theirs, autojunk=False).get_opcodes():
-        if change == "replace" and fuzz.ratio(" ".join(ours[a:b]), " ".join(theirs[c:d])) < _MIN_WORD_LIKENESS:
+    """Return whether the words differ only in letters, or in short words that are easily left out."""
+    quoted, written = re.findall(r"\w+", quote.lower()), re.findall(r"\w+", passage.lower())
+    matcher = difflib.SequenceMatcher(None, quoted, written, autojunk=False)
+    for change, start, end, other_start, other_end in matcher.get_opcodes():
+        ours, theirs = quoted[start:end], written[other_start:other_end]
+        if change == "replace" and fuzz.ratio(" ".join(ours), " ".join(theirs)) < _MIN_WORD_LIKENESS:
             return False
-        if change in ("insert", "delete") and any(len(word) > 3 for word in (*ours[a:b], *theirs[c:d])):
+        if change in ("insert", "delete") and any(len(word) > 3 for word in (*ours, *theirs)):
             return False
     return True
 
@@ -322,15 +324,15 @@ def _searchable_texts(texts: Sequence[Text]) -> list[Text]:
 
 
 def _windows_around(texts: Sequence[Text], word: str, before: int, length: int, slack: int) -> Iterator[TextRange]:
-    """Yield as much text around a word as the quote has around it, extended to whole words."""
+    """Yield windows with as much text around a word as the quote has, ending at a whole word."""
     left = _MAX_WINDOWS
     for text in texts:
         body = text.text
-        for place in word_offsets(body, word, left):
+        for offset in word_offsets(body, word, left):
             left -= 1
-            low, high = max(0, place - before), min(len(body), place - before + length + slack)
-            cut = body.rfind(" ", place, high) if high < len(body) else -1
-            yield TextRange(text, low, cut if cut > place else high)
+            low, high = max(0, offset - before), min(len(body), offset - before + length + slack)
+            cut = body.rfind(" ", offset, high) if high < len(body) else -1
+            yield TextRange(text, low, cut if cut > offset else high)
         if not left:
             return
 
@@ -407,14 +409,15 @@ def _why_unfit(quote: str) -> str | None:
 
 def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     ranked = sorted(texts, key=lambda text: _source_distance(item.source, text))
-    hit = next((hit for text in ranked if (hit := _exact_match(item, text))), None)
     match: Literal["exact", "normalized", "fuzzy"] = "exact"
+    hit = _first_hit(_exact_match(item, text) for text in ranked)
     if hit is None:
-        match, spelled = "normalized", [item.model_copy(update={"quote": quote}) for quote in _spellings(item.quote)]
-        hit = next((hit for one in spelled for text in ranked if (hit := _exact_match(one, text))), None)
+        match = "normalized"
+        spelled = [item.model_copy(update={"quote": quote}) for quote in _spellings(item.quote)]
+        hit = _first_hit(_exact_match(other, text) for other in spelled for text in ranked)
     if hit is None:
-        match, pattern, words = "normalized", _quote_pattern(item.quote), words_of(item.quote)
-        hit = next((hit for text in ranked if (hit := _normalized_match(item, text, pattern, words))), None)
+        pattern, words = _quote_pattern(item.quote), words_of(item.quote)
+        hit = _first_hit(_normalized_match(item, text, pattern, words) for text in ranked)
     if hit is None:
         match, hit = "fuzzy", find_fuzzy_match(item.quote, ranked)
     if hit is None:
@@ -422,6 +425,10 @@ def _locate_quote(item: Evidence, texts: Sequence[Text]) -> Evidence | None:
     quote, line = hit.text.text[hit.start : hit.end], hit.line
     place = {"source": hit.text.source, "start": hit.start, "end": hit.end, "line": line, "place": hit.text.place(line)}
     return item.model_copy(update={"quote": quote, "match": match, **place})
+
+
+def _first_hit(hits: Iterable[TextRange | None]) -> TextRange | None:
+    return next((hit for hit in hits if hit is not None), None)
 
 
 def _spellings(quote: str) -> Iterator[str]:
@@ -481,9 +488,9 @@ def _line_with(body: str, values: Sequence[str]) -> tuple[str, int] | None:
     longest = max(values, key=len, default="")
     if not longest:
         return None
-    for place in word_offsets(body, longest, _MAX_PLACES):
-        start = body.rfind("\n", 0, place) + 1
-        end = body.find("\n", place)
+    for offset in word_offsets(body, longest, _MAX_PLACES):
+        start = body.rfind("\n", 0, offset) + 1
+        end = body.find("\n", offset)
         line = body[start : end if end >= 0 else len(body)]
         if all(value in line for value in values):
             return line.rstrip("\r"), start
@@ -512,7 +519,7 @@ def _exact_match(item: Evidence, text: Text) -> TextRange | None:
     hint = _hinted_offset(item, body)
     if hint is not None and hint > first:
         nearest = [body.rfind(quote, 0, hint + len(quote)), body.find(quote, hint)]
-        first = min((place for place in nearest if place >= 0), key=lambda place: abs(place - hint), default=first)
+        first = min((offset for offset in nearest if offset >= 0), key=lambda offset: abs(offset - hint), default=first)
     return TextRange(text, first, first + len(quote))
 
 
@@ -522,13 +529,13 @@ def _hinted_offset(item: Evidence, body: str) -> int | None:
         return item.start
     if item.line is None:
         return None
-    place = 0
+    offset = 0
     for _ in range(item.line - 1):
-        following = body.find("\n", place) + 1
+        following = body.find("\n", offset) + 1
         if not following:
             break
-        place = following
-    return place
+        offset = following
+    return offset
 
 
 def _quote_pattern(quote: str) -> re.Pattern[str]:
@@ -555,9 +562,9 @@ def _normalized_match(item: Evidence, text: Text, pattern: re.Pattern[str], word
     reach = 2 * len(quote) + 200
     matches: list[tuple[int, int]] = []
     beyond = 0
-    for place in word_offsets(body, min(counts)[1], _MAX_PLACES):
-        if place >= beyond:
-            match = pattern.search(body, max(beyond, place - reach), min(len(body), place + reach))
+    for offset in word_offsets(body, min(counts)[1], _MAX_PLACES):
+        if offset >= beyond:
+            match = pattern.search(body, max(beyond, offset - reach), min(len(body), offset + reach))
             if match:
                 matches.append(match.span())
                 beyond = match.end()

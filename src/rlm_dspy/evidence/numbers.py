@@ -45,14 +45,14 @@ def _holds_no_word(answer: str, shown: Iterable[str], contexts: Mapping[str, str
     words = re.findall(r"[^\W_]+", answer.casefold())
     if not words or len(words) > MOST_WORDS:
         return False
-    telling = [
+    significant = [
         word for word in words if len(word) >= MIN_WORD_CHARS and word not in _OWN_WORDS and not word.isdecimal()
     ]
-    if not telling:
+    if not significant:
         return False
-    if any(_holds_any(text, telling) for text in shown):
+    if any(_holds_any(text, significant) for text in shown):
         return False
-    return not any(_holds_any(text.text, telling) for text in texts_of(contexts))
+    return not any(_holds_any(text.text, significant) for text in texts_of(contexts))
 
 
 def _holds_any(text: str, words: list[str]) -> bool:
@@ -74,31 +74,27 @@ def unseen_numbers(
 ) -> list[str]:
     """Return a warning for each output with numbers that no shown output and no context contains."""
     asked = {name: _parsed_numbers(_plain_text(value)) for name, value in outputs.items()}
-    open_ones = {forms for numbers in asked.values() for forms in numbers.values()}
-    for printed in shown if open_ones else ():
+    unseen = {forms for numbers in asked.values() for forms in numbers.values()}
+    for printed in shown if unseen else ():
         known: set[str] = set().union(*_parsed_numbers(printed).values())
-        open_ones = {forms for forms in open_ones if not forms & known}
+        unseen = {forms for forms in unseen if not forms & known}
     left = _MAX_SEARCHED_CHARS
-    for text in texts_of(contexts) if open_ones else ():
+    for text in texts_of(contexts) if unseen else ():
         left -= text.size
         if left < 0:
             return []  # the search was incomplete, so nothing is certain
         body = text.text
-        open_ones = {numbers for numbers in open_ones if not _holds_number(body, numbers)}
+        unseen = {forms for forms in unseen if not any(_holds_number(body, number) for number in forms)}
     warnings = []
     for name, numbers in asked.items():
-        if missing := [written for written, forms in numbers.items() if forms in open_ones]:
-            told = ", ".join(missing[:8])
-            warnings.append(f"unseen numbers in {name}: {told} (in no output and no input of the run)")
+        if missing := [written for written, forms in numbers.items() if forms in unseen]:
+            listed = ", ".join(missing[:8])
+            warnings.append(f"unseen numbers in {name}: {listed} (in no output and no input of the run)")
     return warnings
 
 
-def _holds_number(body: str, readings: Iterable[str]) -> bool:
-    """Return whether a text contains one of the readings of a number in any common notation."""
-    return any(_holds_reading(body, reading) for reading in readings)
-
-
-def _holds_reading(body: str, number: str) -> bool:
+def _holds_number(body: str, number: str) -> bool:
+    """Return whether a text contains a number in any common notation."""
     whole, dot, part = number.partition(".")
     grouped = f"{int(whole):,}"
     forms = {head + dot + part for head in (whole, grouped, grouped.replace(",", " "), grouped.replace(",", "'"))}

@@ -189,7 +189,7 @@ def _parse_as_is(parse: Any, signature: type[dspy.Signature], text: str, complet
 def _stated_values(
     signature: type[dspy.Signature], found: Mapping[str, Any], reply: str, *, names_fields: bool
 ) -> dict[str, Any]:
-    """Return the values that DSPy found, where the reply states them; DSPy fills in None, and makes None a text.
+    """Return the values that DSPy found, if the reply states them: DSPy fills in None, and turns null into "None".
 
     Raises:
         ValueError: a value is not in the reply.

@@ -75,8 +75,8 @@ class Answerer:
         """
         values = {"context": corpus, "question": question, **inputs}
         tokens = estimate_tokens(corpus.chars)
-        is_compiled = self.compile_rlm is not None or bool(self.tools)
-        mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=is_compiled)
+        must_explore = self.compile_rlm is not None or bool(self.tools)
+        mode = first_mode(self.mode, tokens, direct_tokens=self.direct_tokens, is_compiled=must_explore)
         if mode == "retrieve":
             return _as_answer(self._direct(SHOWN_PASSAGES)(**values), mode)
         earlier: Run | None = None
@@ -132,7 +132,7 @@ class Answerer:
     def _may_retrieve(self, corpus: Corpus, question: str) -> bool:
         """Return whether to try a few passages first: a tiny model is asked about one place.
 
-        On such a model that won over exploring, but lost where a table had to be computed (benchmarks/ACCURACY.md).
+        On such models this beat exploring, except where a table had to be computed (benchmarks/ACCURACY.md).
         """
         if self.mode != "auto" or self.compile_rlm is not None or self.tools or not windows.is_tiny(dspy.settings.lm):
             return False
@@ -140,13 +140,15 @@ class Answerer:
         return not has_tables and not asks_about_all(question)
 
     def _answer_from_passages(self, values: Mapping[str, Any]) -> tuple[Answer | None, Run | None]:
-        """Return the answer from the best passages, None where they gave none; and the run."""
+        """Return the answer from the best passages, or None if they gave none, and the run of the attempt."""
         try:
             prediction = self._direct(SHOWN_PASSAGES)(**values)
         except (ActionError, LMContextWindowError) as error:
             return None, error.run
         answer = _as_answer(prediction, "retrieve")
-        return (None if self._is_doubtful(answer) else answer), answer.run
+        if self._is_doubtful(answer):
+            return None, answer.run
+        return answer, answer.run
 
     def _is_doubtful(self, answer: Answer) -> bool:
         first = answer.prediction.get(next(iter(self.signature.output_fields)))

@@ -27,7 +27,7 @@ from rlm_dspy.rlm.subcalls import (
     shorten_text,
     wrong_inputs_message,
 )
-from rlm_dspy.run import Run, SubCall
+from rlm_dspy.run import Run, SubCall, Usage
 
 SAME_TEXT_SHARE = 0.9  # a text that covers this share of the run's own context ...
 SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this similar to its own does not divide the work
@@ -110,11 +110,9 @@ class Children:
         text, instruction = self._resolved_value(item["text"]), sendable_prompt(item["instruction"])
         if isinstance(text, str):
             text = sendable_prompt(text)
-            same = (
-                SequenceMatcher(None, instruction[:COMPARED_CHARS], self._task[:COMPARED_CHARS]).ratio()
-                >= SAME_INSTRUCTION_LIKENESS
-            )
-            if same and self._text is not None and len(text) >= SAME_TEXT_SHARE * len(self._text):
+            matcher = SequenceMatcher(None, instruction[:COMPARED_CHARS], self._task[:COMPARED_CHARS])
+            is_same_task = matcher.ratio() >= SAME_INSTRUCTION_LIKENESS
+            if is_same_task and self._text is not None and len(text) >= SAME_TEXT_SHARE * len(self._text):
                 raise ValueError(
                     "this hands over nearly all of your own context with your own instruction, which divides nothing: "
                     "give a piece of it, or a narrower instruction, or answer it here"
@@ -139,10 +137,8 @@ class Children:
             values, run = self._child(signature, item, span)
             reasoning = run.steps[-1].reasoning if run.steps else ""
             if with_steps:
-                about = {"trajectory": run.trajectory, "final_reasoning": reasoning}
-            else:
-                about = {}
-            result = Outputs({**values, **about})
+                values = {**values, "trajectory": run.trajectory, "final_reasoning": reasoning}
+            result = Outputs(values)
         except (RLMError, DSPyLMError) as error:
             run = getattr(error, "run", None)
             if isinstance(error, BudgetExceededError) and run is None:
@@ -160,7 +156,7 @@ class Children:
                 output=output,
                 error=problem,
                 model=run.model if run else "",
-                usage=run.usage if run else SubCall.model_fields["usage"].default,
+                usage=run.usage if run else Usage(),
                 seconds=time.perf_counter() - started,
                 run=run,
                 span=span,
@@ -173,10 +169,7 @@ class Children:
         self, signature: type[dspy.Signature], item: dict[str, Any], *, typed: bool
     ) -> Outputs | CallError:
         """Answer with plain calls: one if the text fits the window, else one per piece and one to combine them."""
-        if isinstance(item["text"], str):
-            text = item["text"]
-        else:
-            text = str(item["text"])
+        text = str(item["text"])
         room = windows.prompt_capacity_chars(self._calls.lm) - len(item["instruction"])
         pieces = cut_into_pieces(text, max(1_000, room))
         if len(pieces) == 1:

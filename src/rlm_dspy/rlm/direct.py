@@ -115,9 +115,8 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
             if isinstance(value, Context):
                 values[name] = value.text
         past = values.pop(self._history or "", None)
-        deadlines.load_engines(
-            self.predict.lm or dspy.settings.lm
-        )  # before any event is sent: this is not the model's time
+        # Before any event is sent, because loading is not the model's time.
+        deadlines.load_engines(self.predict.lm or dspy.settings.lm)
         with _Call(self, values) as call:
             shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
             history, size = self._shown_history(past, shown, call)
@@ -137,9 +136,9 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         return RLMPrediction.of(outputs, run, after)
 
     async def aforward(self, **inputs: Any) -> Any:
-        """Make the call as :meth:`forward` does, in a thread of DSPy's, from which a reply can be streamed.
+        """Make the call as :meth:`forward` does, in one of DSPy's threads, which can stream a reply.
 
-        A call that is cancelled ends its request.
+        Cancelling the call ends its request.
         """
         over = threading.Event()
         token = _OVER.set(over)
@@ -184,8 +183,8 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
 
     def _call_predictor(self, shown: dict[str, Any], call: _Call) -> Any:
         meter, lm = call.meter, self.predict.lm or dspy.settings.lm
-        over = _OVER.get()
-        deadline = deadlines.Deadline(self.budget.max_seconds, self.stop or over, over)
+        cancelled = _OVER.get()
+        deadline = deadlines.Deadline(self.budget.max_seconds, self.stop or cancelled, cancelled)
         here = dspy.settings.send_stream is not None  # a streamed reply must be sent from this very thread
 
         def ask() -> Any:
@@ -201,12 +200,14 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
                     raise
             # The provider could not parse the model's own reply. This is a bad sample; the next may be good.
             return ask()
-        except deadlines.Interrupted as over:
-            message = f"{over.limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
-            used = call.ledger.used_text(over.limit)
-            message += f" ({used})" if used else ""
-            message += f": {meter.last_wait}" if meter.last_wait else ""
-            raise BudgetExceededError(f"{message}.", limit=over.limit) from None
+        except deadlines.Interrupted as interrupted:
+            limit = interrupted.limit
+            message = f"{limit} ended the call before {getattr(lm, 'model', 'the model')} replied"
+            if used := call.ledger.used_text(limit):
+                message += f" ({used})"
+            if meter.last_wait:
+                message += f": {meter.last_wait}"
+            raise BudgetExceededError(f"{message}.", limit=limit) from None
         except AdapterParseError as error:
             why = explain_cut(meter.finish) or ""
             if not why and visible_text(error.lm_response or "") is None:

@@ -17,13 +17,14 @@ from dspy.utils.exceptions import AdapterParseError
 from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.dspy_errors import BadSampleError, failed_generation, is_overflow
 from rlm_dspy.errors import BudgetExceededError
 from rlm_dspy.rlm.loop import Ask, Execute, Extract, ModelReply, Observation, Overflow
 from rlm_dspy.rlm.repl import Repl
 from rlm_dspy.rlm.session import Session
 
-CLOSING_SECONDS = 5.0  # seconds
+CLOSING_SECONDS = 5.0  # to wait for an interpreter that is closing
 MIN_ROOM_CHARS = 4_000  # characters of a prompt; shrinking the room further does not change an extract
 
 
@@ -36,15 +37,15 @@ def status_message(session: Session, need: Ask | Extract | Execute) -> StatusMes
         return StatusMessage(f"Extracting the answer after {need.limit}...")
     if isinstance(need, Ask):
         return StatusMessage(f"{step}: asking the model for code...")
-    lines = need.code.count("\n") + 1
     if need.variables:
         return None
-    return StatusMessage(f"{step}: running {lines} line{'s' * (lines > 1)} of Python...")
+    lines = need.code.count("\n") + 1
+    return StatusMessage(f"{step}: running {counted_noun(lines, 'line')} of Python...")
 
 
 def execute_cell(session: Session, repl: Repl, need: Execute) -> Observation:
-    """Run a cell, and interrupt it when the run's time is up or its caller stops it."""
-    if need.variables:  # the host's own, which hands over the past steps
+    """Run a cell and record it; it is interrupted when the run's time is up or its caller stops it."""
+    if need.variables:  # the host's own cell, which passes the past steps and is not recorded
         return run_interruptibly(session, repl, need)
     with session.recorded_cell(need.code) as finished:
         seen = finished(run_interruptibly(session, repl, need))
@@ -104,9 +105,7 @@ def _ask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
                 lambda: atry_predictor(predictor, inputs),
                 here=here,
             )
-    except deadlines.Interrupted as over:
-        return limit_reached(session, need, over.limit)
-    except BudgetExceededError as error:
+    except (deadlines.Interrupted, BudgetExceededError) as error:
         return limit_reached(session, need, error.limit)
     return session.reply(need, predicted, asking)
 
@@ -127,9 +126,7 @@ async def _aask_once(session: Session, need: Ask | Extract) -> ModelReply | str:
     try:
         with session.metered_call(need) as asking:
             predicted = await deadlines.acall(session.deadline_for(need), lambda: atry_predictor(predictor, inputs))
-    except deadlines.Interrupted as over:
-        return limit_reached(session, need, over.limit)
-    except BudgetExceededError as error:
+    except (deadlines.Interrupted, BudgetExceededError) as error:
         return limit_reached(session, need, error.limit)
     return session.reply(need, predicted, asking)
 
@@ -187,7 +184,7 @@ async def atry_predictor(predictor: Any, inputs: dict[str, Any]) -> Any:
 
 
 def bad_sample_of(error: DSPyLMError, predictor: Any, inputs: dict[str, Any]) -> BadSampleError:
-    """Return a reply that its own provider could not parse, to be asked for again; raise any other error."""
+    """Return the error as a bad sample, a reply that its provider could not parse; raise any other error."""
     text = failed_generation(error)
     signature = inputs.get("signature") or getattr(predictor, "signature", None)
     if text is None or signature is None:

@@ -65,9 +65,9 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
 
 
 def without_protocol(instructions: str, task: type[dspy.Signature], ours: str) -> str:
-    """Convert the instructions of a saved state: DSPy's own text in them becomes ours, whichever class saved them.
+    """Convert the instructions of a saved state: DSPy's own text becomes ours, whichever class saved them.
 
-    A task before it that is not the RLM's is kept, as DSPy keeps what was saved.
+    Another task in front of that text is kept, as in DSPy.
     """
     tuned, _, _ = instructions.partition(PROTOCOL_MARK)
     untuned = _UNTUNED.search(tuned[:MAX_TEMPLATE_CHARS])
@@ -89,7 +89,7 @@ def saved_names(instructions: str) -> tuple[list[str], list[str]] | None:
 def output_fields(
     fields: Sequence[Mapping[str, str]], before: Sequence[Mapping[str, str]], after: Sequence[Mapping[str, str]]
 ) -> list[Mapping[str, str]]:
-    """Return saved output fields with the untuned ones of one class replaced by those of the other."""
+    """Return saved output fields; those that equal the untuned ones ``before`` are replaced by those ``after``."""
     chosen: list[Mapping[str, str]] = []
     for field, untuned, other in zip(fields, before, after, strict=True):
         chosen.append(other if field == untuned else field)

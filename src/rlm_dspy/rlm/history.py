@@ -2,9 +2,9 @@
 
 A message of a history holds the inputs and outputs of one turn, by the names of the signature's fields. A long input is
 kept as a handle: its size and a digest. The prompt shows an earlier turn the way its first observation looked: the
-inputs as the REPL showed them, with a long one that the current call has too; and then the outputs, each line behind a
-bar, so that they read as data. Each turn's prompt thus begins with the messages of the one before, up to its first
-reply.
+inputs as the REPL showed them (a long one only if the current call has it too), then the outputs, with a bar before
+each line so that they read as data. Each turn's prompt therefore begins with the messages of the turn before it, up to
+that turn's first reply.
 """
 
 from __future__ import annotations
@@ -71,19 +71,19 @@ def earlier_turns(signature: type[dspy.Signature], history: Any) -> list[Earlier
         ConfigurationError: a message has a name that the signature does not have.
     """
     own = history_field(signature)
-    inputs = [name for name in signature.input_fields if name != own]
-    outputs = list(signature.output_fields)
+    input_names = [name for name in signature.input_fields if name != own]
+    output_names = list(signature.output_fields)
     turns: list[EarlierTurn] = []
     for number, message in enumerate(messages_of(history)):
-        _check_names(message, [*inputs, *outputs], f"{own or 'history'}.messages[{number}]")
-        values = {name: kept_input(value) for name, value in message.items() if name in inputs}
-        ended = replace_surrogates(
-            jsonable_outputs({name: value for name, value in message.items() if name in outputs})
+        _check_names(message, [*input_names, *output_names], f"{own or 'history'}.messages[{number}]")
+        inputs = {name: kept_input(value) for name, value in message.items() if name in input_names}
+        outputs = replace_surrogates(
+            jsonable_outputs({name: value for name, value in message.items() if name in output_names})
         )
-        if values or (ended and (not turns or turns[-1].outputs)):
-            turns.append(EarlierTurn(values, ended))
-        elif ended:
-            turns[-1].outputs.update(ended)
+        if inputs or (outputs and (not turns or turns[-1].outputs)):
+            turns.append(EarlierTurn(inputs, outputs))
+        elif outputs:
+            turns[-1].outputs.update(outputs)
     return turns
 
 
@@ -102,28 +102,32 @@ def next_history(
 ) -> dspy.History:
     """Return a history with one more turn; long inputs are kept as handles."""
     own = history_field(signature)
-    values = {name: kept_input(value) for name, value in inputs.items() if name != own}
-    ended = replace_surrogates(jsonable_outputs({name: outputs[name] for name in signature.output_fields}))
-    return dspy.History(messages=[*map(replace_surrogates, messages_of(history)), {**values, **ended}])
+    kept_inputs = {name: kept_input(value) for name, value in inputs.items() if name != own}
+    kept_outputs = replace_surrogates(jsonable_outputs({name: outputs[name] for name in signature.output_fields}))
+    return dspy.History(messages=[*map(replace_surrogates, messages_of(history)), {**kept_inputs, **kept_outputs}])
 
 
 def kept_input(value: Any) -> Any:
     """Return an input as a history keeps it: JSON, or a handle with its size and digest if it is long."""
     if isinstance(value, Context):
-        value = value.text if len(value) <= MAX_INPUT_CHARS else value
+        if len(value) > MAX_INPUT_CHARS:
+            return repr(value)
+        value = value.text
     if isinstance(value, str):
         if len(value) <= MAX_INPUT_CHARS:
             return replace_surrogates(value)
         return repr(Context(value))
-    if isinstance(value, Context):
-        return repr(value)
     value = with_media(value, lambda media, _: f"[{describe_media(media)}]", "")
     if isinstance(value, str):
         return value
     if hasattr(value, "sandbox_index"):
         return f"{type(value).__name__}({prompts.size_of(value)}, sha256 {value.digest[:12]})"
-    table = tables.plain_data(value)  # whose repr leaves rows out
-    plain = replace_surrogates(jsonable_outputs({"value": value if table is tables.OTHER else table})["value"])
+    table = tables.plain_data(value)
+    if table is not tables.OTHER:  # the repr of a table leaves rows out
+        plain = jsonable_outputs({"value": table})["value"]
+    else:
+        plain = jsonable_outputs({"value": value})["value"]
+    plain = replace_surrogates(plain)
     text = json.dumps(plain, ensure_ascii=False)
     if len(text) <= MAX_INPUT_CHARS:
         return plain

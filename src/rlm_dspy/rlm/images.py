@@ -81,19 +81,17 @@ class Images:
 
     def files_note(self, model: str) -> str:
         """Return the line about images and PDFs of a corpus for a sub-model that is known to see, else ""."""
-        if self._corpora and metadata(model).get("supports_vision"):
-            names = self.file_names()
-        else:
-            names = []
+        if not self._corpora or not metadata(model).get("supports_vision"):
+            return ""
+        names = self.file_names()
         if not names:
             return ""
+        listed = ", ".join(names[:MAX_NAMED])
         if len(names) > MAX_NAMED:
-            more = f" and {len(names) - MAX_NAMED} more"
-        else:
-            more = ""
+            listed += f" and {len(names) - MAX_NAMED} more"
         return (
             "view(name, question) asks a model about an image of the corpus, view(name, question, page=2) about a page "
-            f"of a PDF: {', '.join(names[:MAX_NAMED])}{more}"
+            f"of a PDF: {listed}"
         )
 
     def _file_image(self, name: str, page: int | None) -> dspy.Image | None:
@@ -106,7 +104,7 @@ class Images:
         data = _file_bytes(path, name)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"{name!r} has more than {MAX_FILE_BYTES >> 20} MB")
-        if data[:1024].find(b"%PDF-") >= 0:
+        if b"%PDF-" in data[:1024]:
             try:
                 data = converter.shared().page_image(data, 1 if page is None else page)
             except UnreadableError as error:
@@ -143,19 +141,19 @@ class Images:
         Raises:
             ValueError: an input that is to be an image is not one of this run.
         """
-        given = dict(inputs)
+        prepared = dict(inputs)
         images = (dspy.Image, list[dspy.Image])
         self.check_texts(
             inputs[name] for name, field in signature.input_fields.items() if field.annotation not in images
         )
         for name, field in signature.input_fields.items():
             if field.annotation is dspy.Image:
-                given[name] = self.image_of(inputs[name])
+                prepared[name] = self.image_of(inputs[name])
             elif field.annotation == list[dspy.Image]:
-                given[name] = [self.image_of(handle) for handle in inputs[name]]
+                prepared[name] = [self.image_of(handle) for handle in inputs[name]]
             elif "dspy" in str(field.annotation) and "Image" in str(field.annotation):
                 raise ValueError(f"the input {name!r} must be dspy.Image or list[dspy.Image] to hold an image")
-        return given
+        return prepared
 
 
 def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth: int = 0) -> Any:
@@ -163,7 +161,7 @@ def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth:
 
     Args:
         value: an input; its lists, dicts, models and dataclasses are searched.
-        replace: makes what stands for an image, audio or file, from it and its place in the input.
+        replace: returns the stand-in for an image, audio or file, given it and its place in the input.
         name: the name of the input.
         depth: how deep the value lies in the input.
     """
@@ -181,7 +179,7 @@ def with_media(value: Any, replace: Callable[[Any, str], Any], name: str, depth:
         return value._replace(**replaced)  # type: ignore[attr-defined]
     shown = copy.copy(value)
     for field, item in replaced.items():
-        object.__setattr__(shown, field, item)  # of another type, which a model would refuse
+        object.__setattr__(shown, field, item)  # a pydantic model would refuse a value of another type
     return shown
 
 
@@ -237,7 +235,7 @@ def holds_image(value: Any) -> bool:
 
 
 def without_parts(value: Any) -> Any:
-    """Return an input of a call with images: its texts cannot pass for images or other content parts."""
+    """Return an input of a call with images, changed so that no text in it can pass for a content part."""
     if isinstance(value, dspy.Image) or value is None or isinstance(value, (bool, int, float)):
         return value
     if isinstance(value, (list, tuple)):
@@ -310,11 +308,14 @@ def describe_image(image: dspy.Image) -> str:
     if data is None:
         return "at an address"
     kind, size = _pixel_size(data)
+    if size is not None:
+        width, height = size
+        kind = f"{kind} {width}×{height}"
     if len(data) < 10_000:
         shown = f"{len(data):,} bytes"
     else:
         shown = f"{len(data) // 1000:,} KB"
-    return f"{kind}{f' {size[0]}×{size[1]}' if size else ''}, {shown}, sha256 {hashlib.sha256(data).hexdigest()[:12]}"
+    return f"{kind}, {shown}, sha256 {hashlib.sha256(data).hexdigest()[:12]}"
 
 
 def _pixel_size(data: bytes) -> tuple[str, tuple[int, int] | None]:

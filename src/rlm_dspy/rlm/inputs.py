@@ -16,7 +16,7 @@ from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.sandbox.worker import tables
 
 QUESTION_FIELDS = frozenset({"question", "query", "instruction", "task", "prompt"})
-MAX_QUESTION_CHARS = 1_000  # of a question that is no context itself
+MAX_QUESTION_CHARS = 1_000  # a longer question counts as a context itself
 MAX_TABLE_DEPTH = 4  # of lists and dicts in which tables are looked for
 MAX_PATH_CHARS = 1_000  # longer texts are not taken for a path
 _PATH = re.compile(r"(?:~|[A-Za-z]:)?[\w./\\-]+\.[A-Za-z]\w{0,7}")
@@ -25,12 +25,19 @@ _PATH = re.compile(r"(?:~|[A-Za-z]:)?[\w./\\-]+\.[A-Za-z]\w{0,7}")
 def repl_inputs(signature: type[dspy.Signature], inputs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the inputs that become variables: all but the history, long texts as themselves."""
     own = history_field(signature)
-    plain = {name: value for name, value in inputs.items() if name != own}
-    return {name: value.text if isinstance(value, Context) else value for name, value in plain.items()}
+    variables: dict[str, Any] = {}
+    for name, value in inputs.items():
+        if name == own:
+            continue
+        if isinstance(value, Context):
+            variables[name] = value.text
+        else:
+            variables[name] = value
+    return variables
 
 
 def input_warnings(signature: type[dspy.Signature], values: Mapping[str, Any]) -> list[str]:
-    """Return a warning for each text that is None or a number, or looks like the path of a file, which may be meant.
+    """Return a warning for each text that is None or a number, or that looks like a file path instead of a text.
 
     The disk is not checked: an untrusted text could probe for files.
     """

@@ -24,7 +24,7 @@ MAX_REPEATS = 2  # times a cell may run with the same output before it counts as
 REPEATED = "repeats"  # the limit that ends a run when a tiny model repeats a cell without effect
 SPENT_LIMITS = frozenset({"max_tokens", "max_cost", "max_seconds"})  # after these, nothing is asked for twice
 NOTHING_SAID = "(no reply besides thinking)"  # shown in the next prompt, which never repeats a model's thinking
-# What ends a run but is not a limit that could be raised.
+# These end a run but are not limits, so there is nothing to raise.
 ENDINGS = {
     "stop": "its caller stopped the run",
     "unreadable": f"{MAX_REASKS + 1} replies in a row without code that could be run ended the run",
@@ -157,7 +157,7 @@ class LoopCall(Protocol):
         """Return the sub-calls made since the last step."""
 
     def take_notes(self) -> list[str]:
-        """Return the notes about them for the model."""
+        """Return the notes for the model about those sub-calls."""
 
     def record_step(self, step: Step) -> None:
         """Add a step to the record."""
@@ -205,7 +205,9 @@ def run_loop(call: LoopCall, settings: LoopSettings) -> Generator[Needs, Any, En
 def _limit_error(call: LoopCall, limit: str, what: str, advice: str) -> BudgetExceededError:
     """Return the error of a run that ended before ``what``; the advice is for a limit that can be raised."""
     message = f"{ENDINGS.get(limit, f'{limit} was reached')} before {what}{call.used_text(limit)}"
-    return BudgetExceededError(message if limit in ENDINGS else f"{message}; {advice}", limit=limit)
+    if limit not in ENDINGS:
+        message = f"{message}; {advice}"
+    return BudgetExceededError(message, limit=limit)
 
 
 def _unread_reason(reply: ModelReply) -> str:
@@ -331,7 +333,7 @@ class _State:
         remarks: list[str] = []
         held_back = (*parsed.cells[len(observed) :], *parsed.held_back)
         if held_back:
-            remarks.append(_held_back(held_back, printed=any(seen.text.strip() for seen in observed)))
+            remarks.append(_held_back_text(held_back, printed=any(seen.text.strip() for seen in observed)))
         if parsed.cut:
             remarks.append(f"[{parsed.cut} Its last block was not whole and did not run.]")
         if parsed.ignored:
@@ -445,11 +447,13 @@ def _marked_output(seen: Observation) -> str:
     """Return a cell's output; for a failed cell it begins with "[Error]" and the exception, as in DSPy."""
     if not seen.error or seen.text.startswith("[Error]"):
         return seen.text
-    return f"[Error] {error_text(seen.error)}\n{seen.text.rstrip().removesuffix(error_text(seen.error))}".rstrip()
+    error = error_text(seen.error)
+    printed = seen.text.rstrip().removesuffix(error)
+    return f"[Error] {error}\n{printed}".rstrip()
 
 
-def _held_back(cells: tuple[str, ...], *, printed: bool) -> str:
-    """Describe the blocks of a reply that did not run, because an earlier one printed something or was to be seen."""
+def _held_back_text(cells: tuple[str, ...], *, printed: bool) -> str:
+    """Describe the blocks of a reply that did not run, because the model must see an earlier output first."""
     if len(cells) == 1:
         blocks = "block after it was"
     else:

@@ -116,7 +116,7 @@ class McpServer(BaseModel):
 
     @property
     def label(self) -> str:
-        """What messages call it; no argument, header or credential is in it."""
+        """The name of the server in messages, without arguments, headers and credentials."""
         address = re.sub(r"//[^/@]*@", "//", (self.url or "").partition("?")[0])
         return self.name or address or str(self.command)
 
@@ -202,15 +202,16 @@ class _SdkLog(logging.Filter):
 @contextlib.contextmanager
 def _quiet_sdk(thread: int, servers: list[McpServer]) -> Iterator[None]:
     """Filter the SDK's log of the connections that this thread serves."""
-    loggers = [logging.getLogger(name) for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
-    kept = _SdkLog(thread, servers)
-    for logger in loggers:
-        logger.addFilter(kept)
+    names = [name for name in list(logging.root.manager.loggerDict) if name.startswith("mcp.")]
+    sdk_loggers = [logging.getLogger(name) for name in names]
+    sdk_filter = _SdkLog(thread, servers)
+    for sdk_logger in sdk_loggers:
+        sdk_logger.addFilter(sdk_filter)
     try:
         yield
     finally:
-        for logger in loggers:
-            logger.removeFilter(kept)
+        for sdk_logger in sdk_loggers:
+            sdk_logger.removeFilter(sdk_filter)
 
 
 class _ServerErrors:
@@ -252,7 +253,7 @@ def _connected_tools(
     tools: list[tuple[McpServer, Any, Any]] = []
     for server in servers:
         client = _connected_client(stack, portal, client_class, server)
-        own = McpServer.model_copy(server, update={"name": server.name or _server_name(client)})
+        own = server.model_copy(update={"name": server.name or _server_name(client)})
         tools += [(own, client, tool) for tool in _listed_tools(portal, client, server)]
     names = unique_names([(server.name, tool.name) for server, _, tool in tools], prefixed=len(servers) > 1)
     return [
@@ -351,12 +352,11 @@ def _listed_tools(portal: Any, client: Any, server: McpServer) -> list[Any]:
 def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: str) -> dspy.Tool:
     redactor = server.redactor()
     args, types, descriptions = tool_arguments(redactor.value(tool.input_schema))
-
-    open_ended = _takes_any_argument(tool.input_schema)
+    takes_any = _takes_any_argument(tool.input_schema)
 
     def call_server(**arguments: Any) -> Any:
         unknown = [argument for argument in arguments if argument not in args]
-        if unknown and not open_ended:  # most servers ignore it
+        if unknown and not takes_any:  # most servers silently ignore an unknown argument
             raise TypeError(f"{name}() has no argument {', '.join(unknown)}; it takes {', '.join(args) or 'none'}")
         done = _answered(
             portal, server, lambda: client.call_tool(tool.name, arguments, read_timeout_seconds=server.timeout)
@@ -371,7 +371,7 @@ def _as_dspy_tool(portal: Any, client: Any, server: McpServer, tool: Any, name: 
 
 
 def _takes_any_argument(schema: Any) -> bool:
-    """Return whether a tool says that it takes arguments that it does not list, or lists none in a form of its own."""
+    """Return whether a tool takes arguments beyond those it lists, or does not list any under ``properties``."""
     if not isinstance(schema, Mapping):
         return True
     more = schema.get("additionalProperties")
@@ -464,7 +464,7 @@ def bounded_result(done: Any, name: str, redactor: Redactor) -> Any:
 
 
 def _part_text(part: Any) -> str:
-    """Return a part of a result as text; of what has none, what it is and how large."""
+    """Return a part of a result as text; for a part without text, its kind, name and size."""
     resource = getattr(part, "resource", part)
     text = getattr(resource, "text", None)
     if isinstance(text, str):
@@ -483,12 +483,8 @@ def _answered(portal: Any, server: McpServer, call: Callable[[], Awaitable[Any]]
     Raises:
         McpToolError: it refuses, is too slow, or has ended.
     """
-
-    async def perform() -> Any:
-        return await call()
-
     try:
-        return portal.call(perform)
+        return portal.call(call)
     except Exception as error:  # whatever the server, its transport or the SDK raises is a failed call
         if str(error) == _PORTAL_ENDED:
             ended = "the connection is closed; call the tool within the block of `mcp_tools`"

@@ -35,7 +35,7 @@ def first_mode(mode: str, tokens: int, *, direct_tokens: int = DIRECT_TOKENS, is
         mode: one of ``Mode``.
         tokens: the size of the corpus.
         direct_tokens: the size up to which "auto" sends the whole text in one call.
-        is_compiled: whether the RLM was compiled by an optimizer.
+        is_compiled: whether the RLM was compiled by an optimizer, or has tools that only it can use.
     """
     if is_compiled:
         return "rlm"

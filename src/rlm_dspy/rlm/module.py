@@ -175,8 +175,8 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
 
     def __repr__(self) -> str:
         budget = self.budget
-        set_limits = {name: value for name, value in budget.model_dump(exclude_defaults=True).items()}
-        shown = "".join(f", {name}={value!r}" for name, value in set_limits.items())
+        changed = budget.model_dump(exclude_defaults=True)
+        shown = "".join(f", {name}={value!r}" for name, value in changed.items())
         return f"RLM({self.signature.signature!r}{shown})"
 
     def load_state(self, state: dict[str, Any], *, allow_unsafe_lm_state: bool = False) -> None:
@@ -196,11 +196,11 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
             saved = None
         own = list(self.signature.input_fields), list(self.signature.output_fields)
         if saved is not None and saved != own:
-            of_saved, of_own = (f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (saved, own))
+            saved_text, own_text = (f"{', '.join(inputs)} -> {', '.join(outputs)}" for inputs, outputs in (saved, own))
             logger.warning(
-                "the loaded state was saved for %r, and this RLM has %r: its texts may name what is not there",
-                of_saved,
-                of_own,
+                "the loaded state was saved for %r, and this RLM has %r: its texts may name fields that do not exist",
+                saved_text,
+                own_text,
             )
 
     def _make_child(self) -> RLM:
@@ -219,11 +219,11 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         return await super().acall(*args, **self._callback_inputs(kwargs))
 
     def _callback_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """Return the inputs of a call as its callbacks see them; a subclass's ``forward`` gets the texts."""
-        own = type(self).forward is RLM.forward and type(self).aforward is RLM.aforward
-        if own:
-            return wrap_long_texts(inputs)
-        return inputs
+        """Return the inputs of a call as its callbacks see them; a subclass's own ``forward`` gets plain texts."""
+        is_overridden = type(self).forward is not RLM.forward or type(self).aforward is not RLM.aforward
+        if is_overridden:
+            return inputs
+        return wrap_long_texts(inputs)
 
     async def stream(self, **inputs: Any) -> AsyncIterator[Event | dspy.Prediction]:
         """Yield the events of a run as they happen, then the prediction.
@@ -339,7 +339,7 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
                     except StopIteration as stop:
                         return finish_prediction(session, stop.value)
                     if message := status_message(session, need):
-                        with suppress(RuntimeError):  # a thread that DSPy did not make has no way to the stream
+                        with suppress(RuntimeError):  # a thread that DSPy did not start cannot reach the stream
                             sync_send_to_stream(dspy.settings.send_stream, message)
                     if isinstance(need, Execute):
                         answer = execute_cell(session, repl, need)
@@ -352,8 +352,8 @@ class RLM(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         """Produce the signature's outputs as :meth:`forward` does, never blocking the event loop."""
         stop = self._taken_stop(inputs)
         validate_inputs(self.signature, inputs)
-        # In a thread: the window may have to be looked up first, and a large input takes a moment to describe.
         factory = chosen_factory(interpreter_factory, self._interpreter_factory)
+        # In threads: the window may have to be looked up first, and a large input takes a moment to describe.
         await asyncio.to_thread(deadlines.load_engines, *self._possible_lms())
         session = await asyncio.to_thread(self._make_session, inputs, factory, stop)
         if isinstance(factory, KeptInterpreter):

@@ -29,13 +29,11 @@ LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadeci
 
 MOST_PARTS = 100_000  # lists and dicts of an output; also its other values where each may have one of several types
 MOST_READ_PARTS = 1_000_000  # of a text that is read as JSON
-MOST_ERRORS = 100  # errors of a value that are read
-MOST_SHOWN_ITEMS = 5  # items of a container whose errors are read, where there are more
-
-Parsed = tuple[dict[str, Any], str | None]
+MOST_ERRORS = 100  # errors of one value that are described
+MOST_SHOWN_ITEMS = 5  # with more errors, only this many items of each container are checked and described
 
 
-def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
+def parse_outputs(signature: type[dspy.Signature], value: Any) -> tuple[dict[str, Any], str | None]:
     """Parse a SUBMIT value into a signature's outputs; the problem, if any, is advice for the model."""
     fields = signature.output_fields
     call = f"SUBMIT({', '.join(f'{name}=...' for name in fields)})."
@@ -66,10 +64,10 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> Parsed:
 
 
 def _checked_limits(value: Any, field: Any) -> Any:
-    """Return a value that keeps to the limits of its field (``dspy.OutputField(le=5)``), which its type does not have.
+    """Return the value if it meets its field's limits (``dspy.OutputField(le=5)``), which are not part of its type.
 
     Raises:
-        pydantic.ValidationError: it does not, or what a validator of the user's raises.
+        pydantic.ValidationError: it does not meet them; a validator of the user's may raise anything else.
     """
     if not field.metadata:
         return value
@@ -77,7 +75,7 @@ def _checked_limits(value: Any, field: Any) -> Any:
 
 
 def limit_problems(signature: type[dspy.Signature], outputs: Mapping[str, Any]) -> list[str]:
-    """Return which outputs do not keep to the limits of their fields, where nothing can be asked for again."""
+    """Return a problem for each output outside its field's limits, for calls that cannot ask the model again."""
     problems = []
     for name, field in signature.output_fields.items():
         try:
@@ -88,7 +86,7 @@ def limit_problems(signature: type[dspy.Signature], outputs: Mapping[str, Any]) 
 
 
 def _error_text(error: BaseException, value: Any, annotation: Any) -> str:
-    """Return what is wrong with a value, from pydantic one line for each place, without its web addresses."""
+    """Return what is wrong with a value; for a pydantic error, each place and its message, without URLs."""
     if not isinstance(error, pydantic.ValidationError):
         if isinstance(error, (ValueError, TypeError)):
             return str(error)
@@ -292,8 +290,8 @@ def lines_around(item: Evidence, contexts: Mapping[str, Any]) -> str:
     if item.match is None or item.start is None or item.end is None:
         return ""
     for context in contexts.values():
-        text = context if isinstance(context, str) else None
-        if text is None and item.source is not None and item.source in getattr(context, "names", ()):
+        text = context
+        if not isinstance(context, str) and item.source is not None and item.source in getattr(context, "names", ()):
             text = context[item.source]
         if isinstance(text, str) and item.quote and text[item.start : item.end] == item.quote:
             before = text[max(0, item.start - MAX_AROUND_CHARS) : item.start].split("\n")[-AROUND_LINES - 1 :]
@@ -334,7 +332,7 @@ def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
 
 
 def render_input(value: Any) -> str:
-    """Render an input for the record in one line."""
+    """Render an input for the record, shortened if it is long."""
     if not isinstance(value, str):
         return shorten_text(repr(value))
     if len(value) <= prompts.PREVIEW_CHARS:

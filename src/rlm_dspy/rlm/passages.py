@@ -24,11 +24,12 @@ def best_passages(value: Any, question: str, most: int) -> list[dict[str, Any]]:
     query = Query(question)
     if isinstance(value, str):
         return rank_passages(value, [None], query, most)
-    indexed = getattr(value, "index", None)
-    passages: list[dict[str, Any]] | None = indexed.rank(question, most) if indexed is not None else None
-    if passages is None:
-        return rank_passages(value, list(value), query, most)
-    return passages
+    index = getattr(value, "index", None)
+    if index is not None:
+        passages: list[dict[str, Any]] | None = index.rank(question, most)
+        if passages is not None:
+            return passages
+    return rank_passages(value, list(value), query, most)
 
 
 def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
@@ -43,10 +44,10 @@ def best_lines(value: Any, question: str, most: int, chars: int) -> list[str]:
 
 
 def linked_lines(value: Any, question: str, lines: Sequence[str], most: int) -> list[str]:
-    """Return the best line about each thing that the found lines name and the question does not, such as a person.
+    """Return the best line about each name, such as a person's, that the found lines have and the question has not.
 
-    They are what the next step of a chain needs, and show the other forms of the lines that were found. Names
-    shared by several found lines do not count.
+    A question that takes several hops needs these lines next, and they show how else the text says what was found.
+    Names shared by several found lines do not count.
     """
     asked = frozenset(words_of(question))
     counts: Counter[str] = Counter()
@@ -94,10 +95,10 @@ def _lines_of(passage: dict[str, Any], query: Query) -> list[tuple[str, frozense
     source = f"{passage['source']}:" if passage.get("source") else ""
     lines = []
     for number, text in enumerate(passage["text"].splitlines(), passage["line"]):
-        for part in [text] if len(text) <= MAX_LINE_CHARS else _SENTENCE_END.split(text):
-            if len(part) <= MAX_LINE_CHARS:
-                shown = part
-            else:
+        parts = [text] if len(text) <= MAX_LINE_CHARS else _SENTENCE_END.split(text)
+        for part in parts:
+            shown = part
+            if len(part) > MAX_LINE_CHARS:
                 shown = f"{part[:MAX_LINE_CHARS]}…"
             lines.append((f"{source}{number}: {shown}", frozenset(query.stems_of(part))))
     return lines

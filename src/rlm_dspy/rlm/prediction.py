@@ -64,7 +64,7 @@ class RLMPrediction(dspy.Prediction):  # type: ignore[misc]
         return f"Prediction({outputs})\n# {self._run!r}"
 
     def __str__(self) -> str:
-        """Return the outputs as DSPy does: in a prompt, the seconds of the run would miss DSPy's cache."""
+        """Return the outputs as DSPy does; with the run's seconds in it, a prompt would always miss DSPy's cache."""
         return f"{dspy.Prediction(self._signature_outputs())}"
 
     def copy(self, **changes: Any) -> RLMPrediction:

@@ -22,7 +22,7 @@ MAX_KEPT_CHARS = 2_000  # characters of a text kept in a trace, a demo or a save
 KEPT_OF_TURN = 800  # the same for each text of a past turn
 KEPT_OF_LABEL = 300  # longer fields of a labelled example are left out
 MAX_KEPT_TURNS = 6  # past turns kept: the first and the newest
-SHAPE = ("observation", "reasoning", "code")
+TURN_FIELDS = ("observation", "reasoning", "code")
 WORKED = "(a worked example of another task: none of its variables exist here)\n"
 LABELLED = "Examples of inputs and their right outputs (long inputs are left out):"
 
@@ -84,9 +84,6 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
             fields = [*kept, *dspy_states.output_fields(outputs, theirs, self.untuned_outputs)]
         return {**state, "signature": {**state["signature"], "fields": fields}}
 
-    def _own_demo(self, demo: Any) -> Any:
-        return dspy_states.as_our_demo(demo, self.signature)
-
     def _known_fields(self) -> tuple[str, ...]:
         return (*self.signature.fields, *self.task_fields, "augmented")
 
@@ -94,8 +91,9 @@ class Predictor(dspy.Predict):  # type: ignore[misc]
         signature = inputs.get("signature") or self.signature
         demos: list[Any] = []
         labelled: list[str] = []
-        given: Any = inputs.get("demos", self.demos)
-        for demo in map(self._own_demo, given):
+        saved_demos: Any = inputs.get("demos", self.demos)
+        for saved_demo in saved_demos:
+            demo = dspy_states.as_our_demo(saved_demo, self.signature)
             if set(signature.input_fields) & set(demo.keys()) and set(signature.output_fields) & set(demo.keys()):
                 demos.append(demo)
             elif line := labelled_line(demo, self.task_fields):
@@ -164,7 +162,7 @@ def demo_turns(demo: Any) -> list[dict[str, Any]]:
         past = getattr(history, "messages", [])
     turns = [
         *(dict(turn) for turn in past),
-        {name: value for name, value in compact_inputs(fields).items() if name in SHAPE},
+        {name: value for name, value in compact_inputs(fields).items() if name in TURN_FIELDS},
     ]
     turns[0]["observation"] = WORKED + str(turns[0].get("observation", ""))
     return turns

@@ -338,8 +338,9 @@ class _ChainOfThought(_Agent):
     """Answers a signature with one call that reasons first."""
 
     def __call__(self, **inputs):
-        given, _, outputs = self.signature.partition("->")
-        return _checked_outputs(predict_batched(f"{given}-> reasoning, {outputs}", [inputs], self.instructions)[0])
+        before, _, outputs = self.signature.partition("->")
+        signature = f"{before}-> reasoning, {outputs}"
+        return _checked_outputs(predict_batched(signature, [inputs], self.instructions)[0])
 
 
 class _RLM(_Agent):

@@ -46,11 +46,9 @@ def _problem_lines(corpus: Any) -> list[str]:
     """Describe what was not read, or not in full, so that missing files are not mistaken for absent ones."""
     problems = getattr(corpus, "problems", ())
     lines = [f"Not as it is: {problem}"[:PROBLEM_CHARS] for problem in problems[:MAX_NAMED_PROBLEMS]]
-    return (
-        lines
-        if len(problems) <= MAX_NAMED_PROBLEMS
-        else [*lines, f"… and {len(problems) - MAX_NAMED_PROBLEMS:,} more such files"]
-    )
+    if len(problems) > MAX_NAMED_PROBLEMS:
+        lines.append(f"… and {len(problems) - MAX_NAMED_PROBLEMS:,} more such files")
+    return lines
 
 
 def _file_list_rows(files: Sequence[File]) -> list[str]:

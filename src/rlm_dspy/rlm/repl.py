@@ -71,14 +71,11 @@ class Repl:
         self._bare = False  # whether the session lacks the prelude
         self.has_toolkit = True
         self.warnings: list[str] = []
-        ours = isinstance(interpreter, Sandbox)
-        fit = _fit_ours if ours else _fit_foreign
-        # in our sandbox the prelude defines them
-        if ours:
-            own = {"llm_query", "llm_query_batched"}
-        else:
-            own = set()
-        interpreter.tools.update({name: fit(tool) for name, tool in tools.items() if name not in own})
+        for name, tool in tools.items():
+            if not isinstance(interpreter, Sandbox):
+                interpreter.tools[name] = _fit_foreign(tool)
+            elif name not in ("llm_query", "llm_query_batched"):  # in our sandbox the prelude defines these
+                interpreter.tools[name] = _fit_ours(tool)
         if hasattr(interpreter, "output_fields"):
             interpreter.output_fields = output_fields
         if hasattr(interpreter, "_tools_registered"):
@@ -243,7 +240,7 @@ def _fit_ours(tool: Callable[..., Any]) -> Callable[..., Any]:
     def call(*args: Any, **kwargs: Any) -> Any:
         arguments = _bound_arguments(tool, args, kwargs)
         for name, schema in (tool.args or {}).items():
-            if name in arguments and schema.get("type", "Any") != "Any":  # which DSPy checks before it makes the value
+            if name in arguments and schema.get("type", "Any") != "Any":  # DSPy checks these before it converts them
                 arguments[name] = _json_form(arguments[name])
         with dspy.context(allow_tool_async_sync_conversion=True):
             return _as_data(tool(**arguments))
@@ -258,7 +255,7 @@ def _bound_arguments(tool: Tool, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         TypeError: they do not fit the function, or have no names.
     """
     signature = inspect.signature(tool.func)
-    if not set(tool.args or {}) <= set(signature.parameters):  # of another system: its function takes keywords only
+    if not set(tool.args or {}) <= set(signature.parameters):  # a converted tool, whose function takes keywords only
         names = list(tool.args or {})
         if len(args) > len(names):
             raise TypeError(f"{tool.name}() takes {len(names)} positional arguments but {len(args)} were given")

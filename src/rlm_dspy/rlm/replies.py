@@ -70,12 +70,7 @@ class SplitReply:
 
 
 def split_thinking(text: str, find_code: Callable[[str], list[tuple[int, int]]]) -> SplitReply:
-    """Separate a model's visible reply from its thinking.
-
-    Args:
-        text: the raw reply.
-        find_code: returns the character ranges of Python code, in which tags are ordinary text.
-    """
+    """Separate a model's visible reply from its thinking; tags inside the ranges of ``find_code`` are ordinary text."""
     if _CHANNEL not in text and not text.startswith("analysis") and not _TAG.search(text) and not _EMPTY.search(text):
         return SplitReply(text)
     text = _EMPTY.sub("", text)
@@ -269,7 +264,7 @@ def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:
 
 
 def _ends_thinking(text: str, output: str, starts: re.Pattern[str]) -> bool:
-    """Return whether thinking, which the chat template opened, ends in a text and the same output starts again."""
+    """Return whether a text ends thinking that the chat template opened, and then starts the same output again."""
     tag = _TAG.search(text)
     if tag is None or tag["open"]:
         return False
@@ -316,14 +311,17 @@ def read_plain(reply: str) -> tuple[str, str] | None:
     The code is the content of the block, byte for byte. What stands before it must be prose: no other code, and no
     output or turn that the model imagined.
     """
-    blocks = _blocks_in(_unix_lines(reply))
-    if len(blocks) != 1 or blocks[0].label not in PYTHON_LABELS or not blocks[0].is_closed:
-        return None
     text = _unix_lines(reply)
-    before = text[: blocks[0].start].strip()
-    if text[blocks[0].end :].strip() or any(form.search(before) for form in (_TURN_END, _IMAGINED, _CODE_TAG)):
+    blocks = _blocks_in(text)
+    if len(blocks) != 1:
         return None
-    return before, blocks[0].code
+    block = blocks[0]
+    before, after = text[: block.start].strip(), text[block.end :].strip()
+    if block.label not in PYTHON_LABELS or not block.is_closed or after:
+        return None
+    if any(form.search(before) for form in (_TURN_END, _IMAGINED, _CODE_TAG)):
+        return None
+    return before, block.code
 
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
@@ -341,7 +339,10 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
     before, tag, code = text.partition(_PYTHON_TAG)
     if tag and not before.strip():
         return parse_code(code, first_output)
-    return _without_guesses(_parse_text(text, first_output) or ParsedReply(problem=NO_CODE, reasoning=text.strip()))
+    parsed = _parse_text(text, first_output)
+    if parsed is None:
+        return ParsedReply(problem=NO_CODE, reasoning=text.strip())
+    return _without_guesses(parsed)
 
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
@@ -385,10 +386,12 @@ def _parse_text(text: str, first_output: str) -> ParsedReply | None:
 
 
 def _cells_before_output(text: str, first_output: str) -> ParsedReply | None:
-    """Return the code in another form before an output that the model imagined, and after it a block of Python."""
+    """Return code in another form that stands before an imagined output; a Python block after it is held back."""
     block = next((block for block in _blocks_in(text) if block.label in PYTHON_LABELS), None)
-    output = _IMAGINED.search(text, 0, block.start) if block else None
-    if block is None or output is None:
+    if block is None:
+        return None
+    output = _IMAGINED.search(text, 0, block.start)
+    if output is None:
         return None
     before = text[: output.start()]
     found = _cells_of_json(before, first_output) or _parse_elements(before)
@@ -410,8 +413,8 @@ def _is_imagined(text: str) -> bool:
 def _without_guesses(parsed: ParsedReply) -> ParsedReply:
     """Refuse a reply whose blocks submit different answers, and hold back an answer that no code has found.
 
-    Of several answers all but one are drafts. One that is written as a literal after other code was guessed: the model
-    had not seen what that code finds.
+    Of several answers, all but one are drafts. A literal answer after other code is a guess: the model had not seen
+    what that code finds.
     """
     submits = {cell for cell in parsed.cells if submits_always(cell)}
     if len(submits) > 1:

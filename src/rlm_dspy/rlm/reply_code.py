@@ -74,12 +74,12 @@ def unquoted_code(code: str) -> str:
 
 def string_value(text: str) -> str:
     """Return the value of a text that is one string literal, else the text."""
+    stripped = text.strip()
+    if not stripped.endswith(("'", '"')):
+        return text
     try:
-        if text.strip()[-1:] in "'\"":
-            value = ast.literal_eval(text.strip())
-        else:
-            value = text
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = ast.literal_eval(stripped)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return text
     if isinstance(value, str):
         return value
@@ -88,7 +88,7 @@ def string_value(text: str) -> str:
 
 def submits_always(code: str) -> bool:
     """Return whether a cell calls SUBMIT unconditionally."""
-    return any(True for _ in _submit_calls(code))
+    return next(_submit_calls(code), None) is not None
 
 
 def submits_literals(code: str) -> bool:
@@ -217,12 +217,12 @@ def spoken_submit(text: str) -> str | None:
         if not isinstance(parsed, ast.Call):
             return None
         values = [ast.literal_eval(value) for value in _arguments_of(parsed)]
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError):
         return None
-    is_filled = bool(values) and not any(value in PLACEHOLDERS for value in values if isinstance(value, str))
-    if is_filled:
-        return call
-    return None
+    has_placeholder = any(isinstance(value, str) and value in PLACEHOLDERS for value in values)
+    if not values or has_placeholder:
+        return None
+    return call
 
 
 CODE_KEYS = ("code", "python", "python_code", "script", "cell", "source")
@@ -256,7 +256,7 @@ def read_json(text: str) -> JsonReply | None:
 
 
 def find_json(text: str) -> JsonReply | None:
-    """Return the code of all JSON in a text, or None without any."""
+    """Return the code in all JSON of a text, or None if there is none."""
     decoder = json.JSONDecoder(strict=False)
     codes: list[str] = []
     first = after = 0
@@ -272,7 +272,8 @@ def find_json(text: str) -> JsonReply | None:
         if name := call_before(text, start.start()):
             value = {"name": name, "arguments": value}
         if pieces := _code_pieces(value):
-            first = first if codes else start.start()
+            if not codes:
+                first = start.start()
             codes += pieces
     if codes:
         return JsonReply(tuple(codes), text[:first].strip(), repaired)
@@ -288,8 +289,10 @@ def _load_json(text: str) -> tuple[Any, bool]:
             return None, False
     except RecursionError:
         return None, False
+    if not text.startswith("{"):
+        return None, False
     try:
-        return (ast.literal_eval(text) if text.startswith("{") else None), False
+        return ast.literal_eval(text), False
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return _load_broken(text), True
 

@@ -1,8 +1,8 @@
-"""Replies with the outputs of a signature, as small models write them, brought into the form that DSPy reads.
+"""Convert replies with a signature's outputs, as small models write them, to the form that DSPy reads.
 
-DSPy repairs the text of an output until it fits the type, and takes None for what it does not find. That is right for
-most replies, and turns others into values that nobody wrote: ``[1,250.50, 80]`` becomes three numbers. Those are
-refused here, so that the model is asked again; what has one meaning only, such as ``**1,250.50**``, is read.
+DSPy repairs the text of an output until it fits the type, and takes None for an output that it does not find. That
+works for most replies but turns some into values that nobody wrote: ``[1,250.50, 80]`` becomes three numbers. Such a
+reply is refused here, so that the model is asked again; text with a single meaning, such as ``**1,250.50**``, is read.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _MARKER = re.compile(
 _TWICE = re.compile(r"^\[\[ ## (?P<name>\w+) ## \]\][ \t]*\n\s*(?=\[\[ ## (?P=name) ## \]\])", re.MULTILINE)
 _SECTION = re.compile(r"^[ \t]*\[\[ ## (?P<name>\w+) ## \]\]", re.MULTILINE)
 _END = re.compile(r"(?<!\s)\s*\[\[ ## completed ## \]\]\s*\Z")
-_NOTE = re.compile(r"[ \t]*# note: the value you produce .*")  # which DSPy puts beside the name of a field
+_NOTE = re.compile(r"[ \t]*# note: the value you produce .*")  # DSPy puts this beside the name of a field
 _SCHEMA = re.compile(r'\s*\{\s*"(?:type|anyOf)":')
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:,\d{3})+(?:\.\d+)?")
 _AMBIGUOUS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?!\d)")
 _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'[^'\n]*'")
-_LOOSE_NUMBER = re.compile(r"\d[ \u00a0\u202f]\d|\d\s?[%;]")  # of which DSPy reads the first part
+_LOOSE_NUMBER = re.compile(r"\d[ \u00a0\u202f]\d|\d\s?[%;]")  # DSPy reads only the first part of these
 _NUMBER_LIST = re.compile(r"[(\[]\s*(?:[-+]?[\d.eE+-]+\s*,\s*)*(?:[-+]?[\d.eE+-]+)?\s*[)\]]")
 _BULLET = re.compile(r"^(?:[-*•]|\d+[.)])\s+")
-_DOTS = re.compile(r"[\[,(]\s*(?:\.{3}|…)")  # for items that are left out
-_INNER_COMMA = re.compile(r"\([^()]*,[^()]*\)")  # which may not separate items
+_DOTS = re.compile(r"[\[,(]\s*(?:\.{3}|…)")  # stands for items that are left out
+_INNER_COMMA = re.compile(r"\([^()]*,[^()]*\)")  # may not separate items
 _DEPTH = {"[": 1, "(": 1, "]": -1, ")": -1}
 _NUMBERS = (int, float, decimal.Decimal)
 _NOTHING = frozenset({"", "none", "null", "n/a"})
@@ -112,7 +112,7 @@ def _irregularity(mark: re.Match[str], name: str) -> int:
 
 
 def _fields_of_json(reply: str, fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the texts of the outputs of a reply that is a JSON object with all that are required."""
+    """Yield the name and text of each output of a reply that is a JSON object with all required outputs."""
     text = re.sub(r"\A\s*```(?:json)?\s*|\s*```\s*\Z", "", reply)
     with suppress(ValueError, RecursionError):
         found = json.loads(text)
@@ -130,7 +130,7 @@ def _required_names(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _plain_value(name: str, text: str, annotation: Any) -> str:
-    """Return the text of an output that is not a plain str as DSPy reads it without guessing.
+    """Return the text of an output of another type than str, in a form that DSPy reads without guessing.
 
     Raises:
         ValueError: DSPy would misread it.
@@ -205,7 +205,7 @@ def _unread(name: str, value: str, why: str) -> ValueError:
 
 
 def _chosen_value(text: str, allowed: tuple[Any, ...]) -> str:
-    """Return the one of some values that a text names in another case or with a full stop, else the text."""
+    """Return the allowed value that a text names, ignoring case and a full stop, else the text."""
     named = text.strip("\"'").rstrip(".").casefold()
     matching = [value for value in allowed if isinstance(value, str) and value.casefold() == named]
     if len(matching) == 1 and text not in allowed:
@@ -228,14 +228,16 @@ def _quotes_as_json(text: str) -> str:
 
 
 def _bullet_items(text: str) -> list[str]:
-    """Return the items of a list that is written with a bullet or a number in front of each line, else nothing."""
+    """Return the items of a list with a bullet or a number before each line, [] for any other text."""
     items = []
     for line in text.splitlines():
-        if line.strip():
-            bullet = _BULLET.match(line.strip())
-            if bullet is None:
-                return []
-            items.append(line.strip()[bullet.end() :].strip())
+        text_of_line = line.strip()
+        if not text_of_line:
+            continue
+        bullet = _BULLET.match(text_of_line)
+        if bullet is None:
+            return []
+        items.append(text_of_line[bullet.end() :].strip())
     return items
 
 

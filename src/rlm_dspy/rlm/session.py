@@ -193,7 +193,7 @@ class Session:
             whole = min(prompts.MAX_WHOLE_CHARS, self.room // 3)
             return prompts.render_probe(values, fields, self.main, whole, unchanged)
         found: list[str] = []
-        # An earlier turn is shown without the lines that were found for it: they would be searched for again each time.
+        # Earlier turns are shown without their found lines: every call would have to search for them again.
         if task and self.main and self.main not in QUESTION_FIELDS and values == self.values:
             most, chars = small_prompts.MAX_FOUND_LINES, small_prompts.MAX_FOUND_CHARS
             found = best_lines(values[self.main], task, most, chars)
@@ -205,11 +205,13 @@ class Session:
     @property
     def repl_values(self) -> dict[str, Any]:
         """The variables of the REPL: the inputs, and the earlier turns as a list of dicts."""
-        values = self.values.items()
-        plain = {name: str(value) if isinstance(value, ImageHandle) else value for name, value in values}
-        if self.earlier is None:
-            return plain
-        return {**plain, self.earlier.name: self.earlier.for_repl}
+        plain = dict(self.values)
+        for name, value in self.values.items():
+            if isinstance(value, ImageHandle):
+                plain[name] = str(value)
+        if self.earlier is not None:
+            plain[self.earlier.name] = self.earlier.for_repl
+        return plain
 
     @property
     def past_text(self) -> str:
@@ -298,7 +300,7 @@ class Session:
         return self.subcalls.take_finished()
 
     def take_notes(self) -> list[str]:
-        """Return the notes about them for the model."""
+        """Return the notes for the model about those sub-calls."""
         return self.subcalls.take_notes()
 
     def header_text(self, step: int) -> str:
@@ -344,7 +346,7 @@ class Session:
         return ""
 
     def deadline_for(self, need: Ask | Extract | None = None) -> deadlines.Deadline:
-        """Return how long a step may wait; the extract may use the time that steps must leave."""
+        """Return how long a step may wait; the extract may also use the time reserved for it."""
         left = self.ledger.seconds_left
         if isinstance(need, Extract):
             return deadlines.Deadline(left, None, self._over)
@@ -398,7 +400,7 @@ class Session:
         return [{"observation": observation, "reasoning": reply, "code": code} for observation, reply in shown]
 
     def _task_view(self) -> str:
-        """Return the view of the inputs after the earlier turns, for predictors that take no turns."""
+        """Return the earlier turns and then the view of the inputs, for predictors that take no turns."""
         earlier = self.earlier.as_text(self.room // 4) if self.earlier else ""
         if earlier:
             return f"{earlier}\n{self.probe}"
@@ -421,9 +423,8 @@ class Session:
             else:
                 current = prompts.action_signature(rlm.signature)
             strategy = current.instructions
-            if self.small and strategy == prompts.action_instructions(
-                rlm.signature
-            ):  # untuned instructions are shorter for a small model
+            is_untuned = strategy == prompts.action_instructions(rlm.signature)
+            if self.small and is_untuned:
                 strategy = small_prompts.STRATEGY
             self._signature = call_signature(current, f"{strategy}\n\n{self._protocol_instructions()}")
         return self._signature
@@ -470,8 +471,7 @@ class Session:
         """Return the user's own instructions, "" if they are DSPy's default or an optimizer rewrote them."""
         action = self.rlm.generate_action
         untuned = prompts.action_instructions(self.rlm.signature)
-        is_tuned = isinstance(action, Predictor) and action.signature.instructions != untuned
-        if is_tuned:
+        if isinstance(action, Predictor) and action.signature.instructions != untuned:
             return ""
         return prompts.own_instructions(self.rlm.signature)
 
@@ -485,7 +485,7 @@ class Session:
     def metered_call(self, need: Ask | Extract) -> MeteredCall:
         """Return the context manager in which the predictor is called for ``need``."""
         size = compaction.conversation_chars(getattr(need, "history", ())) + len(self.past_text)
-        estimate = tokens("x" * min(size, 10_000_000))
+        estimate = size // CHARS_PER_TOKEN + 1
         return MeteredCall(self, need, estimate, self.step_span(need))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
@@ -584,7 +584,7 @@ class Session:
                 watcher(event)
 
     def _header(self) -> Run:
-        """Return the record as far as it is known at the start, which is also that of a run that was killed."""
+        """Return the record as known at the start; it is also what a killed run leaves behind."""
         lm = self.lm or dspy.settings.lm
         return Run(
             id=self._id,
@@ -647,7 +647,7 @@ class Session:
         return run
 
     def _late_warnings(self, ending: Ending | None) -> list[str]:
-        """Return what is known only at the end: earlier turns that were left out, numbers that nothing shows."""
+        """Return the warnings known only at the end, such as numbers of the answer that nothing shows."""
         if ending:
             warnings = [*self.checks.warnings, *self.checks.unseen_numbers(ending.outputs)]
             warnings += _lost_calls_warning([call for step in self.steps for call in step.sub_calls])
@@ -657,8 +657,9 @@ class Session:
         if self.rlm.budget.max_cost is not None and self.ledger.usage.cost is None:
             warnings.append("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         if self.earlier and self.earlier.left_out:
-            many, left_out = len(self.earlier.turns), self.earlier.left_out
-            warnings.append(f"the prompt shows {many - left_out} of {many} earlier turns: more do not fit the window")
+            total = len(self.earlier.turns)
+            shown = total - self.earlier.left_out
+            warnings.append(f"the prompt shows {shown} of {total} earlier turns: more do not fit the window")
         return warnings
 
     def _shown_texts(self) -> list[str]:
@@ -680,7 +681,7 @@ class Session:
 
 
 class MeteredCall:
-    """Reserves, meters and settles one root call, and sets the right adapter and callbacks."""
+    """Reserves, meters and settles one call of the action or extract predictor, and sets its adapter and callbacks."""
 
     def __init__(self, session: Session, need: Ask | Extract, estimate: int, span: int) -> None:
         self.session = session
@@ -738,7 +739,7 @@ def _reply_text(error: AdapterParseError, outputs: Any) -> str:
         return str(error.lm_response)
     first = outputs[0] if outputs else None
     if isinstance(first, dict) and first.get("reasoning_content") and not first.get("text"):
-        return "<think></think>"  # the thinking came apart, and nothing else did
+        return "<think></think>"  # the server separated the thinking, and there is nothing else
     if isinstance(first, dict):
         is_empty = not (first.get("text") or first.get("tool_calls"))
     else:

@@ -1,6 +1,7 @@
-"""Parse signatures without trusting the model that wrote them: only plain types and classes its code declared.
+"""Read and check signatures, inputs, tools and budgets.
 
-DSPy's own parser imports any module that a signature names, which is unsafe for text from a sandbox.
+A signature from a model is parsed without trusting it: only plain types and classes that its code declared. DSPy's own
+parser imports any module that a signature names, which is unsafe for text from a sandbox.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ SAFE_TYPES: dict[str, Any] = {
     "Tuple": tuple,
     "Set": set,
 }
-MAX_SHAPES = 50
+MAX_SHAPES = 50  # classes that a signature from a model may use
 MAX_SIGNATURE_CHARS = 50_000  # of a signature from a model, with the classes that it names
 MAX_FIELDS = 200  # of such a signature, and of all its classes: building a type takes a millisecond for each
 # ``dspy.Predict`` reads these keywords to choose the server, the model and the number of completions.
@@ -153,20 +154,25 @@ def _annotation_type(node: ast.expr, kinds: Mapping[str, Any]) -> Any:
     else:
         base = None
     if isinstance(node, ast.Subscript) and isinstance(base, ast.Name) and base.id in kinds:
-        if isinstance(node.slice, ast.Tuple):
-            items = node.slice.elts
-        else:
-            items = [node.slice]
-        if base.id == "Literal":
-            if not all(isinstance(item, ast.Constant) for item in items):
-                raise ConfigurationError("Literal takes plain values: Literal['a', 'b']")
-            return typing.Literal[tuple(item.value for item in items if isinstance(item, ast.Constant))]
-        parts = tuple(_annotation_type(item, kinds) for item in items)
-        return kinds[base.id][parts if len(parts) > 1 else parts[0]]
+        return _subscripted_type(base.id, node.slice, kinds)
     raise ConfigurationError(
         f"the type {ast.unparse(node)[:80]!r} is not known here: use {', '.join(SAFE_TYPES)}, or a class with typed "
         "fields that your code declares"
     )
+
+
+def _subscripted_type(name: str, index: ast.expr, kinds: Mapping[str, Any]) -> Any:
+    """Return the type ``name[index]``, such as ``list[str]``."""
+    if isinstance(index, ast.Tuple):
+        items = index.elts
+    else:
+        items = [index]
+    if name == "Literal":
+        if not all(isinstance(item, ast.Constant) for item in items):
+            raise ConfigurationError("Literal takes plain values: Literal['a', 'b']")
+        return typing.Literal[tuple(item.value for item in items if isinstance(item, ast.Constant))]
+    parts = tuple(_annotation_type(item, kinds) for item in items)
+    return kinds[name][parts if len(parts) > 1 else parts[0]]
 
 
 def _without_module(node: ast.expr) -> ast.expr:
@@ -205,10 +211,10 @@ def make_budget(**limits: Any) -> Budget:
 
 
 def check_budget(budget: Any) -> Budget:
-    """Return the budget, by default that without limits of money and time.
+    """Return the budget; None gives the default one, which limits neither money nor time.
 
     Raises:
-        ConfigurationError: it is of another type.
+        ConfigurationError: it is not a budget.
     """
     if not isinstance(budget, Budget | None):
         raise ConfigurationError(f"budget must be an rlm_dspy.Budget, not {type(budget).__name__}")
@@ -314,7 +320,7 @@ def validate_names(signature: type[dspy.Signature], tools: dict[str, dspy.Tool])
 
 
 def signature_facts(signature: type[dspy.Signature]) -> list[Any]:
-    """Return what tells a signature from another as JSON values: also what is inside the classes of its types."""
+    """Return what identifies a signature, as JSON values, including the fields of the classes it uses."""
     fields = []
     for name, field in signature.fields.items():
         try:
@@ -338,7 +344,7 @@ def _is_history(annotation: Any) -> bool:
 
 
 def validate_inputs(signature: type[dspy.Signature], inputs: dict[str, Any]) -> None:
-    """Refuse unexpected or missing inputs; a conversation without a history begins with this call.
+    """Refuse unexpected or missing inputs; a missing history begins a new conversation.
 
     Raises:
         ConfigurationError: some are missing or unexpected.

@@ -26,7 +26,7 @@ class StepTexts:
     Args:
         limit: characters shown of an output, and of the reasoning and the code of a reply.
         outputs: the names of the signature's outputs.
-        form: the form of a reply that is asked for again.
+        form: the form in which an unreadable reply is asked for again.
         example: the code shown in that form if the reply has none.
         has_bars: mark each line of an output with a bar, so that a small model does not write it back.
         reminder: follows each observation.

@@ -201,14 +201,16 @@ class SubCalls:
     @property
     def functions(self) -> dict[str, Callable[..., Any]]:
         """The functions to install in the REPL, by name; ``prelude`` wraps the typed ones there."""
-        return {
+        functions: dict[str, Callable[..., Any]] = {
             "llm_query": self.llm_query,
             "llm_query_batched": self.llm_query_batched,
             "__rlm_ask__": self.llm_query,
             "__rlm_llm_query__": self.answer_each,
             "__rlm_predict__": self.predict,
-            **({"view": self.view} if self._images or self.files_note() else {}),
         }
+        if self._images or self.files_note():
+            functions["view"] = self.view
+        return functions
 
     @property
     def known_lm(self) -> Any:
@@ -234,7 +236,7 @@ class SubCalls:
         return finished
 
     def take_remaining(self) -> tuple[SubCall, ...]:
-        """Return the sub-calls made since the last time and the unfinished ones, at the end of the run.
+        """At the end of the run, return the sub-calls that were not taken yet, and the unfinished ones.
 
         The prompts of unfinished calls are charged as an estimate.
         """
@@ -302,7 +304,7 @@ class SubCalls:
         return self.typed_each(read, prepared)
 
     def files_note(self) -> str:
-        """Return the line for the model about images and PDFs of its corpus; "" if the sub-model may not see."""
+        """Return the line about images and PDFs of the corpus; "" unless the sub-model is known to see images."""
         return self._images.files_note(str(getattr(self.known_lm, "model", "")))
 
     def view(self, image: Any, question: str, box: Any = None, page: int | None = None) -> str:
@@ -347,7 +349,7 @@ class SubCalls:
         return answers
 
     def batch(self, call: Callable[[Any], T], items: Sequence[Any]) -> list[T | CallError]:
-        """Run ``one`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
+        """Make ``call`` for each item, at most ``max_concurrency`` at once, in the caller's context; keep the order.
 
         If one of several is refused, a :class:`CallError` takes its slot, so that the other answers are not lost.
         """
@@ -446,9 +448,9 @@ class SubCalls:
         started, span = time.perf_counter(), self.start_span(kind, prompt)
         meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
+        shown_prompt = shorten_text(prompt)
+        unfinished = SubCall(kind=kind, prompt=shown_prompt, error=result.error, model=self.lm.model, span=span)
         with self._lock:
-            shown_prompt = shorten_text(prompt)
-            unfinished = SubCall(kind=kind, prompt=shown_prompt, error=result.error, model=self.lm.model, span=span)
             self._open[meter] = unfinished, reservation
         try:
             # A plain thread has no portal to stream through, and sub-calls are not the streamed program's output.
@@ -469,7 +471,7 @@ class SubCalls:
             else:
                 output, error = shorten_text(shown(result)), None
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
-            call = SubCall(kind=kind, prompt=shorten_text(prompt), output=output, error=error, span=span, **facts)
+            call = SubCall(kind=kind, prompt=shown_prompt, output=output, error=error, span=span, **facts)
             self.record_call(call, meter)
         return result
 
@@ -536,7 +538,7 @@ def failed_call(error: BaseException) -> CallError:
 
 
 def result_or_error(call: Callable[[Any], T], item: Any) -> T | CallError:
-    """Call ``one``; return a :class:`CallError` if the call is refused."""
+    """Make ``call`` for an item; return a :class:`CallError` if it is refused."""
     try:
         return call(item)
     except (RLMError, TypeError, ValueError) as error:

@@ -48,7 +48,7 @@ class AnswerChecks:
         values: its inputs.
         shown_texts: returns the texts that the model saw.
         finds_quotes: whether to take printed lines that hold the answer as evidence if the model submits none.
-        asks_for_source: whether to ask once where an answer comes from that nothing shows.
+        asks_for_source: whether to ask once for the source of an answer that nothing shows.
 
     Attributes:
         evidence: the checked quotes of the accepted answer.
@@ -85,7 +85,7 @@ class AnswerChecks:
         outputs, problem = parse_outputs(self.signature, value)
         if problem:
             return {}, problem
-        unfilled = [name for name, value in outputs.items() if isinstance(value, str) and value in ("...", "…")]
+        unfilled = [name for name, output in outputs.items() if isinstance(output, str) and output in ("...", "…")]
         if unfilled and strict:
             return {}, f'{", ".join(unfilled)}: "..." is only a placeholder; submit the value itself.'
         contexts, answers = quotable_inputs(self.values), answers_beside(self.signature, outputs)
@@ -114,18 +114,20 @@ class AnswerChecks:
         lists = [name for name, field in self.signature.output_fields.items() if field.annotation == list[Evidence]]
         if not lists or not isinstance(value, Mapping) or any(value.get(name) for name in lists):
             return value, []
-        is_told = all(name in value for name in lists)
-        if not self._finds_quotes and (strict or is_told):
+        names_evidence = all(name in value for name in lists)
+        if not self._finds_quotes and (strict or names_evidence):
             return value, []
         contexts, quotes = quotable_inputs(self.values), []
         for quote in printed_quotes(short_answers(value), self._shown_texts()):
             if not locate_evidence(Evidence(quote=quote), contexts)[2]:
                 quotes.append(quote)
         value = {**value, lists[0]: quotes[:MAX_FOUND_QUOTES], **{name: [] for name in lists[1:]}}
-        return value, [] if quotes or is_told else [NO_QUOTES]
+        if quotes or names_evidence:
+            return value, []
+        return value, [NO_QUOTES]
 
     def _source_doubt(self, outputs: Mapping[str, Any], code: str) -> str | None:
-        """Ask once where an answer comes from that the code holds as a literal and that was never printed."""
+        """Ask once for the source of an answer that the code holds as a literal and that was never printed."""
         if not self._asks_for_source:
             return None
         plain = self._plain_outputs(outputs)
@@ -137,7 +139,9 @@ class AnswerChecks:
             return None
         self._asks_for_source = False
         quoted = ", ".join(f"`{shorten_text(answer)}`" for answer in answers)
-        return (small_prompts.NOTHING if is_nothing else small_prompts.MADE_UP).format(quoted=quoted)
+        if is_nothing:
+            return small_prompts.NOTHING.format(quoted=quoted)
+        return small_prompts.MADE_UP.format(quoted=quoted)
 
     def _plain_outputs(self, outputs: Mapping[str, Any]) -> dict[str, Any]:
         """Return the outputs without evidence."""

@@ -74,7 +74,7 @@ class KeptInterpreter:
             self.replace_dead()
 
     def take_warnings(self) -> list[str]:
-        """Return what the run of the next turn is to report."""
+        """Return and clear the warnings for the next turn's run."""
         was_lost, self._is_lost = self._is_lost, False
         if was_lost:
             return [REPLACED]
