@@ -43,7 +43,7 @@ class Answers:
     def __init__(self, path: Path, *, resume: bool = False, redactor: Redactor | None = None) -> None:
         self.path = path = path.resolve()  # write to a link's target and keep the link
         self._redactor = redactor or Redactor()
-        self._found: dict[str, Row] = {}
+        self._saved: dict[str, Row] = {}  # the rows in the file, by key
         self.backup: Path | None = None  # the backup of rows of other questions, texts or programs
         if os.path.exists(path) and not os.path.isfile(path):
             raise ConfigurationError(f"{path} is not a regular file; choose another file")
@@ -56,7 +56,7 @@ class Answers:
         try:
             _lock_file(self._file, path)
             rows = safe_files.read_rows(path, _parse_row, repair=True)
-            self._found = {row["key"]: row for row in rows if not row.get("duplicate")}
+            self._saved = {row["key"]: row for row in rows if not row.get("duplicate")}
         except ConfigurationError:
             self._file.close()
             raise
@@ -64,14 +64,14 @@ class Answers:
     def take(self, keys: Iterable[str]) -> dict[str, Row]:
         """Return the good answers for ``keys``; rows with other keys are backed up before they are replaced."""
         wanted = set(keys)
-        if not self._found.keys() <= wanted:
+        if not self._saved.keys() <= wanted:
             self.backup = self._unused_backup()
             shutil.copyfile(self.path, self.backup)
-        return {name: row for name, row in self._found.items() if name in wanted and row.get("ok")}
+        return {name: row for name, row in self._saved.items() if name in wanted and row.get("ok")}
 
     def unreadable(self) -> frozenset[str]:
         """Return the keys of the questions that failed because of the model's own replies."""
-        failed = [row for row in self._found.values() if (row.get("error") or {}).get("type") == ActionError.__name__]
+        failed = [row for row in self._saved.values() if (row.get("error") or {}).get("type") == ActionError.__name__]
         return frozenset(row["key"] for row in failed)
 
     def _unused_backup(self) -> Path:
@@ -83,7 +83,7 @@ class Answers:
         return place
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row to disk, whole or not at all.
+        """Write one row to disk; a row that could not be written whole is removed again.
 
         Raises:
             OSError: the disk is full, or the file cannot be written for another reason.
@@ -100,7 +100,7 @@ class Answers:
             raise
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> str | None:
-        """Replace the file by these rows, whole or not at all; return why it kept the rows as they were appended."""
+        """Replace the file atomically by these rows; if that fails, return why, and the appended rows stay."""
         try:
             safe_files.replace_file(self.path, map(self._encode_row, rows))
         except OSError as error:

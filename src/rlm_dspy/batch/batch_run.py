@@ -36,6 +36,13 @@ from rlm_dspy.lms.file_pace import FilePace
 from rlm_dspy.lms.provider_batches import WaveJournal, Waves
 from rlm_dspy.run import Usage
 
+logger = logging.getLogger(__name__)
+
+# Errors that would also fail the next question, and how many in a row end the batch.
+_HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
+_POLL_SECONDS = 0.2  # seconds between checks of the stop flag
+_MOST_DEATHS = 3  # broken executors with the same question in flight, or in a row without an answer in between
+
 
 class CostShare:
     """Divides ``total`` US dollars (None: unlimited) among questions that cost at least ``least`` each."""
@@ -75,14 +82,6 @@ class CostShare:
         self.spent += cost or 0.0
         if self._left is not None:
             self._left += (share or 0.0) - (cost or 0.0)
-
-
-logger = logging.getLogger(__name__)
-
-# Errors that would also fail the next question, and how many in a row end the batch.
-_HOPELESS = {LMAuthError.__name__: 1, ConfigurationError.__name__: 1, LMUnavailableError.__name__: 3}
-_POLL_SECONDS = 0.2  # seconds between checks of the stop flag
-_MOST_DEATHS = 3  # of executors with the same question in flight, or in a row without an answer in between
 
 
 class Answering(Protocol):
@@ -181,7 +180,7 @@ class Batch:
         waves: what collects the calls for provider batches; None without.
 
     Raises:
-        ConfigurationError: a limit is not above 0, or provider batches cannot be had for this program.
+        ConfigurationError: a limit is not above 0, or the program cannot use provider batches.
     """
 
     def __init__(
@@ -300,9 +299,9 @@ def _question_fields(item: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prepared_job(job: Job, executor: Executor | Callable[[], Executor] | None) -> Job:
-    """Return the job with the digest of its texts and, where other processes answer, with a pace."""
-    is_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
-    if job.pace is None and not is_threads:
+    """Return the job with the digest of its texts and, if other processes answer, with a pace."""
+    uses_threads = executor is None or isinstance(executor, ThreadPoolExecutor)
+    if job.pace is None and not uses_threads:
         job = replace(job, pace=FilePace())
     return job.pinned()
 
@@ -329,7 +328,7 @@ class _WorkerPool:
             self.executor = self._make()
 
     def note_answer(self) -> None:
-        """Note that a question was answered: the workers are able to."""
+        """Reset the count of deaths: a question was answered, so the workers work."""
         self._deaths = 0
 
 
@@ -402,17 +401,16 @@ class _InFlight:
             self._deaths[name] += 1
             if self._deaths[name] < _MOST_DEATHS:
                 self.cost_share.cancel(share)
-                self._waiting.append(
-                    (name, question)
-                )  # at the end, so that a question that kills its worker does not block the others
+                # At the end, so that a question that kills its worker does not block the others.
+                self._waiting.append((name, question))
                 return
         # An RLMError arrives as a row; anything else is a bug or a dead worker, and loses the questions in flight.
         row = future.result() if error is None else failure_row(error)
         if row["ok"]:
             pool.note_answer()
-        knew = self.cost_share.unknown
+        was_unknown = self.cost_share.unknown
         self.cost_share.give_back(share, (row.get("usage") or {"cost": 0.0})["cost"])
-        if self.cost_share.unknown and not knew and self.batch._max_cost is not None:
+        if self.cost_share.unknown and not was_unknown and self.batch._max_cost is not None:
             logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
         self.rows[name] = row
         self._stop_if_hopeless(row)
@@ -440,14 +438,16 @@ class _InFlight:
             self.stopped_by = self.stopped_by or kind
 
     def _report_progress(self, row: Row | None = None, times: int = 1) -> None:
-        now = self._progress
         if row is not None:
-            good = times if row["ok"] else 0
+            before = self._progress
+            answered = times if row["ok"] else 0
+            failed = times - answered
             cost = None if self.cost_share.unknown else self.cost_share.spent
-            now = Progress(now.total, now.answered + good, now.failed + times - good, now.reused, cost)
-            self._progress = now
+            self._progress = Progress(
+                before.total, before.answered + answered, before.failed + failed, before.reused, cost
+            )
         if self.batch._on_progress:
-            self.batch._on_progress(now)
+            self.batch._on_progress(self._progress)
 
 
 def answer_question(program: Answering, question: str, max_cost: float | None, *, asked_again: bool = False) -> Row:

@@ -1,7 +1,7 @@
 """One pace for all workers of a Dask cluster, kept by its scheduler.
 
-The scheduler and not an actor, since an actor is lost with the worker that it lives on; the scheduler outlives every
-worker, and a batch ends with it anyway. Needs ``distributed``; the scheduler must be able to import this package.
+The scheduler keeps it, not an actor: an actor is lost with its worker, but the scheduler outlives every worker, and a
+batch ends with it anyway. Needs ``distributed``; the scheduler must be able to import this package.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SchedulerPace(SchedulerPlugin):
         self._limiters: dict[tuple[str, str, int | None], RateLimiter] = {}
 
     async def start(self, scheduler: Any) -> None:
-        """Let workers ask."""
+        """Register the operation that workers call."""
         scheduler.handlers[_OPERATION] = self.answer_worker
 
     def __getstate__(self) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from rlm_dspy.rlm.modes import DIRECT_TOKENS, Mode, first_mode
 from rlm_dspy.rlm.module import RLM
 from rlm_dspy.rlm.signatures import make_budget, read_signature, signature_facts
 
-# Whether a question is asked again whose reply could not be read: DSPy's cache would give the same reply.
+# Whether a question is asked again because its reply could not be read: DSPy's cache would return the same one.
 ASKED_AGAIN: ContextVar[bool] = ContextVar("rlm_dspy_asked_again", default=False)
 KEPT_CALLS = 256  # in DSPy's history: it would keep the prompts of the last 10,000, each perhaps with the whole corpus
 
@@ -64,7 +64,7 @@ class Program:
 
     @property
     def corpus_digest(self) -> str:
-        """What identifies the texts."""
+        """The digest of the texts."""
         return self.corpus.digest
 
     @cached_property
@@ -82,7 +82,7 @@ class Program:
 
     @property
     def price(self) -> float:
-        """What a question costs in US dollars at least: a direct call its prompt, where the price is known; else 0."""
+        """The minimum cost of a question in US dollars: that of a direct call's prompt if known, else 0."""
         if self._first_mode != "direct":
             return 0.0
         model = str(getattr(self.lm or dspy.settings.lm, "model", ""))
@@ -105,11 +105,11 @@ class Program:
         Raises:
             RLMError: with the partial run.
         """
-        kept = min(KEPT_CALLS, dspy.settings.max_history_size)
+        history_size = min(KEPT_CALLS, dspy.settings.max_history_size)
         lm = self.lm or dspy.settings.lm
         if ASKED_AGAIN.get():
             lm = lm.copy(cache=False)
-        with dspy.context(lm=lm, trace=[], max_history_size=kept):
+        with dspy.context(lm=lm, trace=[], max_history_size=history_size):
             answered = self._answerer(max_cost).answer(self.corpus, question)
         trim_history(KEPT_CALLS)
         evidence = {name for name, item in self.signature.output_fields.items() if item.annotation == list[Evidence]}
@@ -151,7 +151,7 @@ class Job:
         budget: as for :class:`Program`.
         state: as for :class:`Program`.
         expects: the digest that the texts must have; filled in by the batch.
-        pace: what keeps the rate limits of all processes together; None means that a batch with an executor uses
+        pace: keeps all processes together within the rate limits; None means that a batch with an executor uses
             :class:`~rlm_dspy.lms.file_pace.FilePace`, which keeps those of one machine.
     """
 
@@ -211,7 +211,7 @@ class Job:
 
     @property
     def corpus_digest(self) -> str:
-        """What identifies the texts."""
+        """The digest of the texts."""
         return self.program().corpus_digest
 
     @property

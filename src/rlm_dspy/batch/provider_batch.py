@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,31 +43,27 @@ class ProgramInWaves:
             raise ConfigurationError("max_seconds ends a question before a provider batch does; set a deadline instead")
         self.plain = plain
         lm = plain.lm or dspy.settings.lm
-        self._batched = Program(
-            plain.signature,
-            plain.corpus,
-            batched_lm(lm, waves),
-            batched_lm(plain.sub_lm, waves) if plain.sub_lm else None,
-            plain.mode,
-            direct_tokens=plain.direct_tokens,
+        self._batched = replace(
+            plain,
+            lm=batched_lm(lm, waves),
+            sub_lm=batched_lm(plain.sub_lm, waves) if plain.sub_lm else None,
             budget=plain.budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE}),
-            state=plain.state,
         )
         self.price = plain.price * batch_share(str(getattr(lm, "model", "")))
 
     @property
     def corpus_digest(self) -> str:
-        """What identifies the texts."""
+        """The digest of the texts."""
         return self.plain.corpus_digest
 
     @property
     def digest(self) -> str:
-        """A digest of the program, the same as without batches: its answers are as good."""
+        """A digest of the program, the same as without batches, because the answers are interchangeable."""
         return self.plain.digest
 
     @property
     def questions_at_once(self) -> int:
-        """How many questions are asked at once, unless the caller says so."""
+        """How many questions are asked at once, unless the caller says otherwise."""
         if self.plain.explores:
             return RUNS_AT_ONCE
         return CALLS_AT_ONCE
@@ -80,13 +76,13 @@ class ProgramInWaves:
 
 @dataclass(frozen=True)
 class PredictedBatch:
-    """One row for each example, in order: a ``dspy.Prediction``, or the error that there is instead."""
+    """One row for each example, in order: a ``dspy.Prediction``, or the error that was raised instead."""
 
     rows: tuple[dspy.Prediction | Exception, ...]
 
     @property
     def failed(self) -> tuple[Exception, ...]:
-        """The errors: an ``ActionError`` for a reply that cannot be read, what a module raised for its own."""
+        """The errors: an ``ActionError`` for a reply that cannot be read, or what the module itself raised."""
         return tuple(row for row in self.rows if isinstance(row, Exception))
 
     @property
@@ -145,7 +141,7 @@ def _predict_rows(predictor: dspy.Module, examples: list[dspy.Example], waves: W
                 return copied(**example.inputs())
         except AdapterParseError as error:
             return ActionError(f"the model's reply cannot be read: {explain_unread(error)}")
-        except Exception as error:  # the module may raise anything, and its row never takes the paid others along
+        except Exception as error:  # the module may raise anything; one failed row must not lose the paid ones
             return error
 
     with ThreadPoolExecutor(min(len(examples), CALLS_AT_ONCE), thread_name_prefix="rlm-predict") as pool:

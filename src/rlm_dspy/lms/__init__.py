@@ -15,9 +15,11 @@ from rlm_dspy.lms.engine import SERVER, AsyncRoutedEngine, RoutedEngine
 from rlm_dspy.lms.offline import MODEL, offline_lm
 from rlm_dspy.lms.providers import OFFLINE, ModelChoice, Route, choose
 
-_ROUTE = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
-_OWN = {name for name, option in inspect.signature(dspy.LM).parameters.items() if option.kind is not option.VAR_KEYWORD}
-# What DSPy or LiteLLM passes on to a model besides.
+_ROUTE_OPTIONS = frozenset(Route.__dataclass_fields__) - {"model", "retries"} | {"num_retries"}
+_DSPY_OPTIONS = {
+    name for name, option in inspect.signature(dspy.LM).parameters.items() if option.kind is not option.VAR_KEYWORD
+}
+# Other options that DSPy or LiteLLM passes on to a model.
 _PASSED_ON = {
     "chat_template_kwargs", "enable_thinking", "frequency_penalty", "function_call", "functions", "logit_bias",
     "logprobs", "max_completion_tokens", "metadata", "moderation", "n", "parallel_tool_calls", "prediction",
@@ -26,7 +28,7 @@ _PASSED_ON = {
     "seed", "service_tier", "speed", "stop", "store", "stream", "stream_options", "thinking", "tool_choice",
     "tools", "top_k", "top_logprobs", "top_p", "user", "user_id", "verbosity",
 }  # fmt: skip
-_CLOSE = 0.85  # names that are more alike than that are taken for misspelt; top_a and top_p are not
+_CLOSE = 0.85  # a name that is more similar to a known one counts as misspelt; top_a and top_p are less similar
 
 
 def lm(model: str, **options: Any) -> dspy.LM:
@@ -46,8 +48,8 @@ def lm(model: str, **options: Any) -> dspy.LM:
         >>> dspy.configure(lm=lm("ollama_chat/qwen3:8b", num_ctx=16384))  # doctest: +SKIP
     """
     _check_spelling(options)
-    ours = {name: value for name, value in options.items() if name in _ROUTE}
-    rest = {name: value for name, value in options.items() if name not in _ROUTE}
+    ours = {name: value for name, value in options.items() if name in _ROUTE_OPTIONS}
+    rest = {name: value for name, value in options.items() if name not in _ROUTE_OPTIONS}
     if model in (OFFLINE, MODEL):
         return offline_lm(**rest)
     if ours.get("fallback"):
@@ -63,7 +65,7 @@ def lm(model: str, **options: Any) -> dspy.LM:
 
 def _check_spelling(options: Iterable[str]) -> None:
     """Refuse an option that is nearly a known one; DSPy would fail with it only in the first call."""
-    known = _ROUTE | _OWN | _PASSED_ON
+    known = _ROUTE_OPTIONS | _DSPY_OPTIONS | _PASSED_ON
     for name in options:
         close = difflib.get_close_matches(name, known, n=1, cutoff=_CLOSE)
         if name not in known and close:

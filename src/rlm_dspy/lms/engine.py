@@ -44,7 +44,7 @@ _MOST_CHARS = 2_000_000  # longest reply accepted: parsing and storing longer on
 _ANSWERED: set[str] = set()  # servers that have answered this process
 
 
-class _Translated:
+class _TranslatedErrors:
     """Translates LiteLLM's exceptions to one line and a class that shows who must act."""
 
     def __init__(self, route: Route) -> None:
@@ -154,10 +154,10 @@ class _Routed:
     def _reply_cost(self, response: Response, raw: Any) -> float | None:
         """Return what a reply cost; LiteLLM's figure, which trusts any count that it is sent, is the last resort."""
         price = cost_from_table(self.route.model, response)
-        reckoned: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
-        if price is None:
-            return reckoned or None
-        return price
+        if price is not None:
+            return price
+        estimate: float | None = (getattr(raw, "_hidden_params", None) or {}).get("response_cost")
+        return estimate or None
 
     async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
         """Return what a call of the model's limiter returns; that of many processes is called in a thread."""
@@ -256,9 +256,9 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
                 break
             with self._show_wait(pause, retry=True):
                 await asyncio.sleep(pause)
-        other = self._fallback_route()
-        engine: Any = AsyncRoutedEngine(other) if other else AsyncOfflineEngine()
-        request = replace(request, model=other.model if other else MODEL)
+        fallback = self._fallback_route()
+        engine: Any = AsyncRoutedEngine(fallback) if fallback else AsyncOfflineEngine()
+        request = replace(request, model=fallback.model if fallback else MODEL)
         if attempt != self._stream_once:
             yield _with_model_name(await engine.complete(request), request.model)
             return
@@ -281,8 +281,8 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
             yield await lm15.amaterialize_response(events, request)
             return
         await self._await_start(request)
-        async with _Held(self._server_slot()):
-            with _Translated(self.route), bound_replies(), _reporting_silence(self.route):
+        async with _HeldSlot(self._server_slot()):
+            with _TranslatedErrors(self.route), bound_replies(), _reporting_silence(self.route):
                 async with asyncio.timeout(self.route.timeout):
                     response = await super().complete(request)
         await self._learn_limits(response)
@@ -292,8 +292,8 @@ class AsyncRoutedEngine(_Routed, AsyncLiteLLMEngine):  # type: ignore[misc]
         await self._await_start(request)
         codec, ready = ChatStream(request), []
         silence = _Silence(self.route)
-        async with _Held(self._server_slot()):
-            with _Translated(self.route):
+        async with _HeldSlot(self._server_slot()):
+            with _TranslatedErrors(self.route):
                 litellm = get_litellm(feature="rlm_dspy.lm")
                 arguments = self._arguments(request, streaming=True)
                 source = await silence.wait_for(litellm.acompletion(**arguments))
@@ -400,19 +400,19 @@ def _reporting_silence(route: Route, since: float | None = None, silence: str = 
         timers[0].cancel()
 
 
-class _Held:
-    """Holds a slot; waiting for it does not block the event loop."""
+class _HeldSlot:
+    """Holds a slot of a server; waiting for it does not block the event loop."""
 
     def __init__(self, slot: threading.Semaphore | None) -> None:
-        self._server_slot = slot
+        self._slot = slot
 
     async def __aenter__(self) -> None:
-        while self._server_slot is not None and not self._server_slot.acquire(blocking=False):
+        while self._slot is not None and not self._slot.acquire(blocking=False):
             await asyncio.sleep(0.02)
 
     async def __aexit__(self, *_: object) -> None:
-        if self._server_slot is not None:
-            self._server_slot.release()
+        if self._slot is not None:
+            self._slot.release()
 
 
 def reported_limits(raw: Any) -> dict[str, Any]:

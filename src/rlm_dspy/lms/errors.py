@@ -27,7 +27,7 @@ from rlm_dspy.lms.transport import MAX_REPLY_BYTES, WrittenError
 _MEMORY = re.compile(r"more system memory|out of memory|insufficient memory", re.I)
 _REFUSED = re.compile(r"content[ _](?:policy|filter|management)|safety (?:system|policy)|moderation", re.I)
 
-_LARGER = {
+_WINDOW_ADVICE = {
     "llama.cpp": "Start llama-server with a larger -c or fewer slots (-np), or shorten the input.",
     "vLLM": "Start vLLM with a larger --max-model-len, or shorten the input.",
     "LM Studio": "Load the model with a larger context length, or shorten the input.",
@@ -314,7 +314,7 @@ def _rate_limit_error(route: Route, shown: str, wait: float | None) -> Exception
         return _make_error(
             lm15.BillingError, route, f"is out of quota for {_duration_text(wait)} ({shown})", "Try then.", 429, wait
         )
-    if "enqueued" in shown.lower():  # a batch that is larger than what may wait there, or would be with others
+    if "enqueued" in shown.lower():  # the batch exceeds the provider's queue, alone or together with others
         advice = "Send smaller batches, with a lower --concurrency (concurrency=), once your others have ended."
         return _make_error(lm15.RateLimitError, route, f"takes no batch of this size ({shown})", advice, 429, wait)
     return _make_error(lm15.RateLimitError, route, f"limits your rate ({shown})", "Try later.", 429, wait)
@@ -332,8 +332,10 @@ def _refusal_error(route: Route, shown: str, status: int) -> Exception:
 
 def _error_without_reply(route: Route, error: Exception) -> Exception:
     """Translate an exception without a server's reply: its class is reliable, its text and status may not be."""
-    below = getattr(error, "original_exception", None)
-    name, error = type(error).__name__, below if isinstance(below, Exception) else error
+    name = type(error).__name__
+    original = getattr(error, "original_exception", None)
+    if isinstance(original, Exception):
+        error = original
     if name == "MidStreamFallbackError" and type(error).__name__ == "APIConnectionError":
         return cut_reply(route)  # nothing else is known about how the stream ended
     name, text = type(error).__name__, _shorten_text(_own_words(str(getattr(error, "message", "") or error)), route)
@@ -491,7 +493,7 @@ def _window_advice(route: Route) -> str:
     if route.is_ollama:
         return "Raise num_ctx=."
     server = local_servers.server_at(route.access)
-    return _LARGER.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
+    return _WINDOW_ADVICE.get(server.kind if server else "", "Use a model with a larger window or a shorter input.")
 
 
 def _key_source(route: Route) -> str:

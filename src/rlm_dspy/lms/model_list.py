@@ -14,6 +14,7 @@ from dspy.utils.exceptions import LMError
 
 from rlm_dspy import local_servers
 from rlm_dspy._dspy import get_litellm, model_table
+from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import LMUnavailableError
 from rlm_dspy.lms import ollama, windows
 from rlm_dspy.lms.engine import AsyncRoutedEngine, RoutedEngine
@@ -156,7 +157,9 @@ def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelR
     named = server.kind if server.kind != local_servers.OTHER else provider.name
     price = 0.0 if provider.local else None
     rows = [ModelRow(f"{provider.prefix}{m.name}", named, m.window, None, price, price) for m in server.models]
-    return rows, "" if rows else f"the server at {server.base} lists no models"
+    if rows:
+        return rows, ""
+    return [], f"the server at {server.base} lists no models"
 
 
 def _priced_row(name: str, provider: str) -> ModelRow:
@@ -221,12 +224,11 @@ def _check_server(route: Route) -> list[DiagnosisLine]:
     if name not in names and f"{name}:latest" not in names:
         fix = f"Pull it: ollama pull {name}; available: {', '.join(sorted(names)) or 'none'}."
         return [*checks, DiagnosisLine("failure", f"{name} is not among the server's models", fix)]
-    known = ollama.trained_window(base, name)
-    if known:
-        said = f"{name} has a window of {known:,} tokens"
-    else:
-        said = f"{name} does not report its window"
-    return [*checks, DiagnosisLine("ok" if known else "warning", f"{said}; {route.window():,} are requested")]
+    window = ollama.trained_window(base, name)
+    requested = f"{route.window():,} are requested"
+    if window:
+        return [*checks, DiagnosisLine("ok", f"{name} has a window of {window:,} tokens; {requested}")]
+    return [*checks, DiagnosisLine("warning", f"{name} does not report its window; {requested}")]
 
 
 def _own_server(route: Route, access: Access) -> list[DiagnosisLine]:
@@ -302,11 +304,11 @@ def _served_slots(server: LocalServer, route: Route) -> list[DiagnosisLine]:
     """Compare the number of requests llama.cpp serves at once with the number it is sent."""
     if server.slots is None:
         return []
-    served, sent = f"{server.slots} slot{'s' * (server.slots > 1)}", route.concurrency or server.slots
+    served, sent = counted_noun(server.slots, "slot"), route.concurrency or server.slots
     if sent > server.slots:
-        said = f"{served}, but {sent} requests are sent at once and wait for each other"
+        what = f"{served}, but {sent} requests are sent at once and wait for each other"
         return [
-            DiagnosisLine("warning", said, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")
+            DiagnosisLine("warning", what, f"Set concurrency={server.slots}, or start llama-server with -np {sent}.")
         ]
     if sent == server.slots:
         used = "as many requests are sent at once"
@@ -377,7 +379,9 @@ def _check_slots(route: Route) -> DiagnosisLine:
     sent = route.slots or 1
     if found is None:
         return DiagnosisLine("warning", "the number of parallel requests could not be measured", "Try again later.")
-    served = f"{found} parallel slot{'s' * (found > 1)}" + (" or more" if found >= ollama.MOST_PARALLEL else "")
+    served = counted_noun(found, "parallel slot")
+    if found >= ollama.MOST_PARALLEL:
+        served += " or more"
     if found == sent:
         return DiagnosisLine("ok", f"{served}, all used")
     if found > sent:

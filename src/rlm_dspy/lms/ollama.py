@@ -33,7 +33,6 @@ class OllamaModel:
     size: int = 0
     modified: str = ""
     family: str = ""
-    parameters: str = ""
 
     @property
     def chats(self) -> bool:
@@ -83,7 +82,6 @@ def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
             size=_positive_count(row.get("size")),
             modified=str(row.get("modified_at") or ""),
             family=_model_detail(row, "family"),
-            parameters=_model_detail(row, "parameter_size"),
         )
         for row in _model_rows(_fetch_json(f"{base}/api/tags", None, timeout))
     ]
@@ -134,10 +132,11 @@ def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
     """Return the maximum number of overlapping time spans; one may begin where another ends."""
     changes = [(start, 1) for start, _ in spans]
     changes += [(end, -1) for _, end in spans]
-    most, running = min(1, len(spans)), 0
+    most = min(1, len(spans))  # a span may end at the time when it begins
+    overlapping = 0
     for _, step in sorted(changes):
-        running += step
-        most = max(most, running)
+        overlapping += step
+        most = max(most, overlapping)
     return most
 
 
@@ -195,8 +194,10 @@ def _send_request(url: str, body: Any, timeout: float) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
     local = urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
-    # A proxy from the environment cannot reach this machine's own server.
-    opener = urllib.request.build_opener(NoRedirects, *([urllib.request.ProxyHandler({})] if local else []))
+    handlers: list[Any] = [NoRedirects]
+    if local:  # a proxy from the environment cannot reach this machine's own server
+        handlers.append(urllib.request.ProxyHandler({}))
+    opener = urllib.request.build_opener(*handlers)
     try:
         with opener.open(request, timeout=timeout) as reply:
             return read_bounded(reply, time.monotonic() + timeout)

@@ -13,8 +13,8 @@ from typing import Protocol
 from dspy import lm15
 
 MINUTE_SECONDS = 60.0
-_DAY_MINUTES = 24 * 60  # in a day
-_LONGEST_QUEUE_SECONDS = 24 * 60 * MINUTE_SECONDS  # no start is reserved, and no quota refilled, later than this
+_DAY_MINUTES = 24 * 60
+_LONGEST_QUEUE_SECONDS = _DAY_MINUTES * MINUTE_SECONDS  # no start is reserved, and no quota refilled, later than this
 _LONGEST_VALUE = 30  # characters of a header's number or duration
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": MINUTE_SECONDS, "h": 60 * MINUTE_SECONDS, "d": _DAY_MINUTES * MINUTE_SECONDS}
 
@@ -199,10 +199,11 @@ class RetryState:
             error: the error that ended this attempt.
             garbled: whether it was an unreadable reply of a server known to work, which is retried once.
         """
-        passes = isinstance(error, _PASSING) and not getattr(error, "final", False)
+        may_retry = isinstance(error, _PASSING) and not getattr(error, "final", False)
         if garbled:
-            passes, self._garbled = not self._garbled, True
-        if self._left == 0 or not passes:
+            may_retry = not self._garbled
+            self._garbled = True
+        if self._left == 0 or not may_retry:
             return None
         self._left -= 1
         self._made += 1

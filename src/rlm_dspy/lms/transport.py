@@ -186,23 +186,20 @@ async def readable_chunks(chunks: Any) -> AsyncIterator[Any]:
 def _with_text(choice: Any) -> Any:
     """Return a choice with its text as one string, if it came as a list of parts that are all text, or as a refusal."""
     for name in ("message", "delta"):
-        said = choice.get(name) if isinstance(choice, dict) else None
-        if not isinstance(said, dict):
+        message = choice.get(name) if isinstance(choice, dict) else None
+        if not isinstance(message, dict):
             continue
-        content = text = said.get("content")
+        content = text = message.get("content")
         if isinstance(content, list):
-            texts_or_none = [
+            parts: list[Any] = [
                 part.get("text", part.get("refusal")) if isinstance(part, dict) else None for part in content
             ]
-            texts = [part for part in texts_or_none if isinstance(part, str)]
-            if len(texts) == len(texts_or_none):
-                text = "".join(texts)
-            else:
-                text = content
-        if said.get("refusal"):
-            text = text or said["refusal"]
+            if all(isinstance(part, str) for part in parts):
+                text = "".join(parts)
+        if message.get("refusal"):
+            text = text or message["refusal"]
         if text != content:
-            choice = {**choice, name: {**said, "content": text, "refusal": None}}
+            choice = {**choice, name: {**message, "content": text, "refusal": None}}
     return choice
 
 

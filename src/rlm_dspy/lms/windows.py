@@ -13,9 +13,8 @@ DEFAULT_WINDOW_TOKENS = 32_768  # tokens assumed if unknown: between small local
 SMALL_WINDOW = 16_384  # tokens
 SMALL_WEIGHTS = 14  # billions
 TINY_WEIGHTS = 4  # billions
-PROMPT_SHARE = (
-    0.6  # of a window that a prompt may fill; the rest is for the reply and tokens shorter than four characters
-)
+# The share of a window that a prompt may fill; the rest is for the reply and for tokens of fewer than four characters.
+PROMPT_SHARE = 0.6
 
 
 def window_tokens(lm: Any) -> int:

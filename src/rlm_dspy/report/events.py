@@ -1,4 +1,4 @@
-"""A question as lines of JSON for programs: what ``ask --events`` prints. docs/events.md describes them."""
+"""The events of a question as JSON lines, as ``ask --events`` prints them; docs/events.md describes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rlm_dspy.report.json_output import redacted_json
 from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import Event
 
-VERSION = 1  # of the lines; raised when a field changes its meaning or goes
+VERSION = 1  # of the format; increased when a field is removed or changes its meaning
 
 
 class EventLines:
@@ -23,7 +23,7 @@ class EventLines:
         self._redactor = redactor
 
     def __call__(self, event: Event) -> None:
-        """Print an event; what does not apply to its kind is left out."""
+        """Print an event without the fields that do not apply to its kind."""
         fields = {name: getattr(event, name) for name in ("step", "max_steps", "depth", "sub_calls", "usage")}
         fields |= event.model_dump(exclude={"kind", "step_usage", *fields}, exclude_defaults=True)
         if event.kind == "output":
@@ -35,7 +35,7 @@ class EventLines:
         self._print_line("answer", answer)
 
     def fail(self, error: BaseException, exit_code: int) -> None:
-        """Print the last line of a question without an answer."""
+        """Print the last line of a question that failed: the error."""
         self._print_line("error", {"error": str(error), "type": type(error).__name__, "exit_code": exit_code})
 
     def _print_line(self, event: str, fields: Mapping[str, Any]) -> None:

@@ -60,7 +60,7 @@ def answer_summary(
 
 
 def _shown_problem(line: str, corpus: SupportsPaths | None) -> str:
-    """Return ``name: reason`` of a file that was not read, with its path as the user can open it."""
+    """Return ``name: reason`` of an unread file, with the name as a path that the user can open."""
     name, colon, reason = line.partition(": ")
     if corpus is not None and colon:
         return f"{shown_name(corpus, name)}: {reason}"
@@ -75,11 +75,11 @@ def evidence_row(item: Mapping[str, Any], corpus: SupportsPaths | None = None) -
         corpus: its corpus; if given, ``path`` is relative to the current folder.
     """
     name = item.get("source")
-    place = corpus.path_of(str(name)) if corpus is not None and name else None
+    path = corpus.path_of(str(name)) if corpus is not None and name else None
     return {
         "quote": item.get("quote", ""),
-        "path": shown_path(place) if place else name,
-        **({"absolute_path": place} if place else {}),
+        "path": shown_path(path) if path else name,
+        **({"absolute_path": path} if path else {}),
         "line": item.get("line"),
         "place": item.get("place"),
         "match": item.get("match"),
@@ -97,7 +97,7 @@ def shown_name(corpus: SupportsPaths, name: str) -> str:
 
 
 def shown_path(path: str) -> str:
-    """Return an absolute path relative to the current folder, and an address as it is."""
+    """Return an absolute path relative to the current folder; a URL is returned unchanged."""
     if "://" in path:
         return path
     try:
@@ -107,7 +107,7 @@ def shown_path(path: str) -> str:
 
 
 def evidence_location(row: Mapping[str, Any]) -> str:
-    """Return ``path:line`` of an evidence row, as far as it is known."""
+    """Return ``path:line`` of an evidence row, or as much of it as is known."""
     line, path = row["line"], row["path"]
     if place := row.get("place"):
         if path:
@@ -131,6 +131,6 @@ def escaped_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def save_run(run: Run, path: Path, redactor: Redactor) -> Path:
-    """Write the run to ``path``, whole or not at all, and return the path."""
+    """Write the run to ``path`` atomically, and return the path."""
     text = redacted_json(jsonable(run.model_dump()), redactor, indent=2) + "\n"
     return safe_files.write_private(path, text)

@@ -1,4 +1,4 @@
-"""What happens, on stderr of a terminal: the status line and the steps of a question, the progress bar of a batch."""
+"""Progress on a terminal: the status line and the steps of a question, and the progress bar of a batch."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from rlm_dspy.report.render import cost_text, printable_text
 from rlm_dspy.run import Event, error_text
 
 if TYPE_CHECKING:
-    from rlm_dspy.batch import Progress as Reached
+    from rlm_dspy.batch import Progress as BatchProgress
 
 
 MAX_ANSWER_LINES = 6  # lines of an answer while it arrives
+MIN_PLAN_CELLS = 16
 MIN_ERROR_CELLS = 12
 MAX_ERROR_CELLS = 40  # columns of a step's error
 
@@ -58,15 +59,15 @@ class Bar:
         )
         self._task = self._progress.add_task("", total=None, state="[yellow]asking", money="", reused=0)
 
-    def __call__(self, reached: Reached) -> None:
+    def __call__(self, progress: BatchProgress) -> None:
         """Show the progress: yellow while running, green when done, red once something failed."""
-        colour = "green" if reached.done == reached.total else "yellow"
-        state = f"[{colour}]{reached.answered} answered"
-        if reached.failed:
-            state = f"[red]{reached.answered} answered, {reached.failed} failed"
-        cost = cost_text(reached.cost)
+        colour = "green" if progress.done == progress.total else "yellow"
+        state = f"[{colour}]{progress.answered} answered"
+        if progress.failed:
+            state = f"[red]{progress.answered} answered, {progress.failed} failed"
+        cost = cost_text(progress.cost)
         self._progress.update(
-            self._task, total=reached.total, completed=reached.done, state=state, money=cost, reused=reached.reused
+            self._task, total=progress.total, completed=progress.done, state=state, money=cost, reused=progress.reused
         )
 
     def note(self, text: str) -> None:
@@ -111,18 +112,19 @@ _HIT = re.compile(r"(?:\S+:)?\d+: ")  # how the toolkit prints a hit: its file, 
 
 
 def step_line(event: Event, width: int) -> str:
-    """Return the line for a finished step: what the model set out to do, what came out, seconds and tokens.
+    """Return the line for a finished step: the model's plan, the outcome, the seconds and the tokens.
 
     Args:
-        event: the step's ``output``.
-        width: columns of the terminal; the model's words are cut to what the rest leaves.
+        event: the step's ``output`` event.
+        width: columns of the terminal; the plan is cut to fit.
     """
     spent = counted_noun(event.step_usage.total_tokens, "token")
     head, rest = f"{event.step:>2}  ", f"{event.seconds:.1f} s · {spent}"
-    outcome = cut_cells(_outcome_text(event), max(MIN_ERROR_CELLS, width - cell_len(f"{head} ·  · {rest}") - 16))
+    outcome_cells = width - cell_len(f"{head} ·  · {rest}") - MIN_PLAN_CELLS
+    outcome = cut_cells(_outcome_text(event), max(MIN_ERROR_CELLS, outcome_cells))
     facts = f"{outcome} · {rest}"
-    room = max(16, width - cell_len(f"{head} · {facts}"))
-    return f"{head}{cut_cells(_plan_text(event), room)} · {facts}"
+    plan_cells = width - cell_len(f"{head} · {facts}")
+    return f"{head}{cut_cells(_plan_text(event), max(MIN_PLAN_CELLS, plan_cells))} · {facts}"
 
 
 def _plan_text(event: Event) -> str:
@@ -138,7 +140,8 @@ def _outcome_text(event: Event) -> str:
     if event.error:
         return cut_cells(error_text(event.error).splitlines()[0], MAX_ERROR_CELLS)
     lines = [line for line in event.text.splitlines() if line.strip()]
-    if event.text.startswith("FINAL: ") or any(line.startswith("FINAL: ") for line in lines[-1:]):
+    last_line = lines[-1] if lines else ""
+    if event.text.startswith("FINAL: ") or last_line.startswith("FINAL: "):
         return "answered"
     hits = sum(bool(_HIT.match(line)) for line in lines)
     if hits and 2 * hits >= len(lines):
@@ -161,10 +164,10 @@ class StatusLine:
     Thread-safe. Shows nothing unless the output is a terminal; the status line itself disappears at the end.
 
     Args:
-        console: where to; stderr by default.
+        console: the console to print to; stderr by default.
         clock: returns seconds.
-        clean: makes a text fit to be shown; it masks secrets and control characters.
-        answer: the output that is shown while it arrives.
+        clean: masks secrets and control characters in a text before it is shown.
+        answer: the name of the output that is shown while it arrives.
     """
 
     def __init__(
@@ -187,13 +190,16 @@ class StatusLine:
 
     @property
     def wants_text(self) -> bool:
-        """Whether replies are to be sent as they arrive: only a terminal shows them."""
+        """Whether to stream replies: only a terminal shows them as they arrive."""
         return self._live is not None
 
     def __call__(self, event: Event) -> None:
         """Show an event; a child's steps do not replace those of the root run."""
         if event.kind == "text":
-            self._text = self._text + event.text if event.text else ""
+            if event.text:
+                self._text += event.text
+            else:  # another reply begins
+                self._text = ""
             return
         if event.kind == "wait":
             self._waiting = (event.text, self._clock() + event.seconds)
@@ -212,7 +218,7 @@ class StatusLine:
         return cleaned
 
     def note(self, text: str) -> None:
-        """Print a remark above the line, or plainly if there is no line."""
+        """Print a text above the status line, or on its own if no status line is shown."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""A run in a notebook while it goes on."""
+"""Show a run in a notebook while it is in progress."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class _ShownRun:
 
 
 class LiveCell:
-    """Shows the steps of a run below the notebook cell that started it, each when it ends.
+    """Shows the steps of a run, as they finish, below the notebook cell that started it.
 
-    Runs at the same time have a display each.
+    Concurrent runs have one display each.
 
     Raises:
         ConfigurationError: IPython is not installed.
@@ -74,8 +74,8 @@ class LiveCell:
         return event.model_copy(update=shown)
 
     def _show(self, run: _ShownRun, *, is_over: bool) -> None:
-        lines = run.lines if is_over else [*run.lines, run.status]
-        shown = self._make_html(f"<pre>{html.escape(chr(10).join(lines))}</pre>")
+        text = "\n".join(run.lines if is_over else [*run.lines, run.status])
+        shown = self._make_html(f"<pre>{html.escape(text)}</pre>")
         run.shown = time.monotonic()
         if run.handle is None:
             run.handle = self._display(shown, display_id=True)

@@ -19,13 +19,13 @@ from rlm_dspy.spans import is_sub_call, kept_text, root_step
 
 @dataclass(frozen=True)
 class ResumedRun:
-    """A run that was killed, stopped or failed, to go on with.
+    """A run that was killed, stopped or failed, and can be resumed.
 
     Attributes:
         run: the run as far as it went.
         asked: its question, paths, options and the digest of its files, as ``ask`` recorded them.
-        calls: the calls of models of the whole ``ask``.
-        run_ids: the ids of its root runs, in their order.
+        calls: the LM calls of the whole ``ask``.
+        run_ids: the ids of its root runs, in order.
     """
 
     run: Run
@@ -105,7 +105,7 @@ def _asked_facts(path: Path) -> dict[str, Any] | None:
 
 
 def _calls_of_log(path: Path, attempt: int) -> Iterator[RecordedCall]:
-    """Yield the calls of each part of a log: it has one more each time that the run was resumed."""
+    """Yield the calls of each part of a log; each time the run is resumed, the log gets another part."""
     spans: dict[int, Span] = {}
     masked: set[int] = set()
     for row in _rows_of_log(path):
@@ -135,7 +135,7 @@ def _calls_of_spans(spans: Mapping[int, Span], masked: set[int], attempt: int) -
 
 
 def reply_of_span(span: Span) -> RecordedReply:
-    """Return the reply of a call of a model, with its hidden thinking apart."""
+    """Return the reply of an LM call, with its hidden thinking split off."""
     thinking, rest = span.output[: span.thinking], span.output[span.thinking :]
     text = rest.removeprefix("\n\n") if thinking else rest
     return RecordedReply(text, thinking, span.finish, span.usage or Usage())

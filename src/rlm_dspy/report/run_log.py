@@ -1,4 +1,4 @@
-"""Write a run to disk as it happens, a line of JSON for each start and end, so that a killed run is kept."""
+"""Write a run to disk as it happens, one JSON line per start or end of a span, so that a killed run is kept."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rlm_dspy.report.render import jsonable
 from rlm_dspy.run import UNFINISHED, Run, Span, Step, SubCall, Usage
 from rlm_dspy.safe_files import lock, try_lock
 
-RUNNING = "running"  # ``stopped_by`` of a run that goes on
+RUNNING = "running"  # ``stopped_by`` of a run in progress
 KILLED = "killed"  # ... of one whose process ended before the run did
 UNFINISHED_RUNS = (RUNNING, KILLED)
 ASKED = "asked"  # in the first line: what `ask` needs to go on with a killed run
@@ -31,11 +31,11 @@ class RunLog:
     """Writes runs to ``<folder>/<id>.jsonl`` as they happen; a listener of spans.
 
     The first line of a file is the run as far as it is known at its start. Each other line is the start or the end of a
-    span; the end of a step includes the step. The file is locked while its run goes on. A run that is resumed is
-    appended to its own file: its part begins with another line of the run as it starts.
+    span; the end of a step includes the step. The file is locked while its run is in progress. A resumed run is
+    appended to its own file, where its part begins with another line of the run as it starts.
 
     Attributes:
-        asked: what the first line says of the question, the files and the options; None where nobody will resume.
+        asked: what the first line says about the question, the files and the options; None if it cannot be resumed.
         resumed: the ids of the runs that are resumed.
     """
 
@@ -66,7 +66,7 @@ class RunLog:
             self._write_line(span, values)
 
     def _open_file(self, path: Path) -> BinaryIO:
-        """Make the file of a run; for a resumed run it exists, and an incomplete last line is removed."""
+        """Open the file of a run; a resumed run has one already, whose incomplete last line is removed."""
         if path.stem not in self.resumed:
             return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
         whole = path.read_bytes()
@@ -95,7 +95,7 @@ class RunLog:
         return None
 
     def discard(self) -> None:
-        """Delete the files of finished runs, which are saved as a whole."""
+        """Delete the logs of finished runs, whose whole records are saved elsewhere."""
         for path in (*self._paths, *(self._folder / f"{run_id}.jsonl" for run_id in self.resumed)):
             path.unlink(missing_ok=True)
         self._paths.clear()
@@ -116,7 +116,7 @@ def span_values(span: Span) -> dict[str, Any]:
 
 
 def is_being_written(path: Path) -> bool:
-    """Return whether the process that writes a log still lives."""
+    """Return whether the process that writes a log is still running."""
     with open(path, "rb") as file:
         return not try_lock(file, shared=True)
 

@@ -22,7 +22,7 @@ from rlm_dspy.report.run_log import read_log
 from rlm_dspy.run import RECORD_FORMAT, Run
 
 MAX_RUNS = 200
-_OURS = re.compile(r"[0-9a-f]{12}\.jsonl?")
+_RUN_FILE = re.compile(r"[0-9a-f]{12}\.jsonl?")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ MARKS = "marks"  # the folder of marks, in that of the runs
 
 @dataclass(frozen=True)
 class Mark:
-    """What a person said of a run."""
+    """A person's judgement of a run."""
 
     mark: Judgement
     note: str = ""
@@ -82,7 +82,8 @@ class RunStore:
             RLMError: no run matches, or more than one.
         """
         path = Path(name)
-        if path.suffix in {".json", ".jsonl"} or os.path.isfile(path):  # also false for a name that no file can have
+        # Unlike ``Path.is_file``, ``os.path.isfile`` does not raise for a name that no file can have.
+        if path.suffix in {".json", ".jsonl"} or os.path.isfile(path):
             return load_run(path)
         paths = self._run_paths()
         if not paths and name == "last":
@@ -103,7 +104,7 @@ class RunStore:
         )
 
     def put_mark(self, run_id: str, mark: Judgement, note: str, redactor: Redactor) -> None:
-        """Save what a person says of a run; a later mark replaces an earlier one.
+        """Save a person's judgement of a run; a later mark replaces an earlier one.
 
         Raises:
             OSError: the mark cannot be written.
@@ -131,13 +132,13 @@ class RunStore:
 
     def holds_file(self, path: Path) -> bool:
         """Return whether a path is, or would be, a run's file of this folder."""
-        return bool(_OURS.fullmatch(path.name)) and path.absolute().parent.resolve() == self.folder.resolve()
+        return bool(_RUN_FILE.fullmatch(path.name)) and path.absolute().parent.resolve() == self.folder.resolve()
 
     def _run_paths(self) -> list[Path]:
-        """The files of runs, newest first; a run that was saved as a whole is not listed by its log."""
+        """Return the files of runs, newest first; the log of a run is left out if its whole record is there."""
         found = []
         try:
-            paths = [path for path in self.folder.iterdir() if _OURS.fullmatch(path.name)]
+            paths = [path for path in self.folder.iterdir() if _RUN_FILE.fullmatch(path.name)]
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:

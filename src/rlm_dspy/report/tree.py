@@ -18,7 +18,7 @@ from rlm_dspy.run import INTERRUPTED, Run, Span, Step, SubCall
 
 MAX_LINES = 12  # lines shown of a block of code or output, unless everything is requested
 MAX_WIDTH = 160
-MIN_ROOM = 16  # cells of text beside the rails; in a narrower terminal lines are left to it
+MIN_ROOM = 16  # columns of text beside the rails; a narrower terminal wraps the lines itself
 
 _LINE = re.compile(r"((?:│  )*)((?:├─ )?)( *)(.*)", re.DOTALL)
 
@@ -63,7 +63,12 @@ def fitted_lines(lines: Iterable[str], columns: int) -> Iterator[str]:
 
 def _step_lines(step: Step, whole: bool) -> Iterator[str]:
     marks = [f"step {step.index}", f"{step.seconds:.1f} s", render.usage_text(step.usage)]
-    marks += ["timed out"] * step.timed_out + ["failed"] * bool(step.error) + ["submitted"] * step.submitted
+    if step.timed_out:
+        marks.append("timed out")
+    if step.error:
+        marks.append("failed")
+    if step.submitted:
+        marks.append("submitted")
     yield "├─ " + " · ".join(marks)
     for name, text in (("reasoning", step.reasoning), ("code", step.code), ("output", step.output)):
         if text.strip():
@@ -103,7 +108,7 @@ def _clock_text(started: float) -> str:
         return ""
 
 
-# What a span is called, and its input and output.
+# By the kind of span: its title, and the labels of its input and of its output.
 _SPAN_WORDS = {
     "run": ("run {span.run}", "", ""),
     "step": ("step {span.step}", "", ""),

@@ -82,13 +82,13 @@ def find_leaks(
     return leaks
 
 
-def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **facts: Any) -> None:
+def check_leaks(program: dspy.Module, test: Sequence[dspy.Example], **options: Any) -> None:
     """Refuse a program that contains answers of the test set; the arguments are those of :func:`find_leaks`.
 
     Raises:
         ConfigurationError: leaks were found; the message says where.
     """
-    leaks = find_leaks(program, test, **facts)
+    leaks = find_leaks(program, test, **options)
     if not leaks:
         return
     named = "; ".join(f"{leak.part} has {leak.text!r} of question {leak.question}" for leak in leaks[:MAX_NAMED_LEAKS])
@@ -117,12 +117,13 @@ def _tuned_texts(program: dspy.Module) -> Iterator[tuple[str, str]]:
     with programs.expose_compiled_parts(program):
         predictors = program.named_predictors()
     for name, predictor in predictors:
-        yield name, _normal_text(predictor.signature.instructions)
+        yield name, _normal_line(predictor.signature.instructions)
         demos = json.dumps([dict(demo) for demo in predictor.demos], ensure_ascii=False, default=str)
-        yield name + DEMOS, _normal_text(demos)
+        yield name + DEMOS, _normal_line(demos)
 
 
-def _normal_text(text: str) -> str:
+def _normal_line(text: str) -> str:
+    """Return a text, which may be JSON with escaped line breaks, normalised on one line."""
     return " ".join(normal_text(text.replace("\\n", " ")).split())
 
 

@@ -83,7 +83,7 @@ class CandidateLog:
             rows = []
         self._earlier = {row.digest: row for row in reversed(rows)}  # the first of each
         self.counts_failures = False  # while an optimizer compiles
-        self.failed_questions = 0  # that a provider's failure ended; DSPy scores them as 0
+        self.failed_questions = 0  # questions that a provider's failure ended; DSPy scores them as 0
         self.last_failure = ""
         self._failed_in_a_row = 0
         self._runs: dict[str, str] = {}
@@ -105,14 +105,13 @@ class CandidateLog:
             self._runs[run.id] = digest
             candidate = self.candidates[digest]
             if candidate.measured_at is None:
-                unknown = candidate.cost is None or run.usage.cost is None
-                if unknown:
+                if candidate.cost is None or run.usage.cost is None:
                     candidate.cost = None
                 else:
-                    candidate.cost = (candidate.cost or 0.0) + (run.usage.cost or 0.0)
+                    candidate.cost += run.usage.cost
 
     def record_failure(self, error: Exception) -> None:
-        """Record a question that ended by no fault of its candidate.
+        """Record a question that failed through no fault of its candidate.
 
         Raises:
             CapReachedError: too many in a row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ class Contender:
     name: str
     program: Any
     note: str = ""
-    texts: bool = field(default=False)
+    texts: bool = False  # whether its inputs must be plain texts
 
     def ask(self, inputs: Mapping[str, Any]) -> Any:
         """Ask the program one question."""
@@ -70,29 +70,29 @@ def _plain_text(value: Any) -> Any:
 def make_contender(
     name: str, budget: Budget, *, sub_lm: Any = None, path: Path | None = None, evidence: bool = True
 ) -> Contender:
-    """Make a side by name.
+    """Make a contender by name.
 
     Args:
         name: one of ``CONTENDER_NAMES``.
         budget: the limits per question.
         sub_lm: the LM of sub-calls.
-        path: a saved program for the side ``rlm``.
+        path: a saved program for the contender ``rlm``.
         evidence: whether to ask for quotes too.
 
     Raises:
-        ConfigurationError: the side is unknown, or the saved program does not fit.
+        ConfigurationError: the name is unknown, or the saved program does not fit.
     """
-    asked = signature(evidence=evidence)
+    task = signature(evidence=evidence)
     if name == "rlm":
-        rlm = RLM(asked, sub_lm=sub_lm, budget=budget)
+        rlm = RLM(task, sub_lm=sub_lm, budget=budget)
         return Contender(name, program.load(rlm, path) if path else rlm)
     if name == "direct":
-        return Contender(name, Direct(asked, budget=budget))
+        return Contender(name, Direct(task, budget=budget))
     if name == "retrieve":
-        return Contender(name, Direct(asked, passages=SHOWN_PASSAGES, budget=budget))
+        return Contender(name, Direct(task, passages=SHOWN_PASSAGES, budget=budget))
     if name == "dspy.RLM":
         stock = dspy.RLM(
-            asked.with_updated_fields("context", type_=str),
+            task.with_updated_fields("context", type_=str),
             max_iters=budget.max_iters,
             max_llm_calls=budget.max_llm_calls,
             sub_lm=sub_lm,

@@ -114,10 +114,10 @@ def context(given: Any, folder: Path) -> Any:
         return _generated_context(given)
     if isinstance(given, dict) and (named := given.get("files", given.get("file"))):
         names = _text_tuple("files of a context", named)
-        leave = _text_tuple("exclude of a context", given.get("exclude", ()))
-        key = (str(folder), names, leave)
+        excluded = _text_tuple("exclude of a context", given.get("exclude", ()))
+        key = (str(folder), names, excluded)
         if key not in _cached:
-            _cached[key] = corpus.read([_place_of(name, folder) for name in names], exclude=leave)
+            _cached[key] = corpus.read([_path_or_url(name, folder) for name in names], exclude=excluded)
         wanted = given.get("sha256")
         if wanted and _cached[key].texts_digest != wanted:
             raise CorpusError(f"the files have changed since the answer was given: {', '.join(names)}")
@@ -125,8 +125,8 @@ def context(given: Any, folder: Path) -> Any:
     raise CorpusError('context must be a text, {"files": [...]} or the recipe of a task, {"task": ...}')
 
 
-def _place_of(name: str, folder: Path) -> str:
-    """Return the path of a file named in a dataset, or its address."""
+def _path_or_url(name: str, folder: Path) -> str:
+    """Return the path of a file named in a dataset, or its URL."""
     if "://" in name:
         return name
     return os.path.normpath(folder / name)
@@ -150,22 +150,22 @@ def from_runs(folder: str | Path | None = None, *, mark: Judgement = "right", mo
         >>> trainset = rlm_dspy.data.from_runs()  # doctest: +SKIP
     """
     if folder is None:
-        place = safe_files.cache_folder() / "runs"
+        folder = safe_files.cache_folder() / "runs"
     else:
-        place = Path(folder)
+        folder = Path(folder)
     export = run_export.RunExport("dspy", marked=mark, model=model, statuses=frozenset({"submitted", "extracted"}))
     examples = []
-    for row in export.rows(RunStore(place)):
+    for row in export.rows(RunStore(folder)):
         try:
-            examples.append(example(row, place, str(row["id"])))
+            examples.append(example(row, folder, str(row["id"])))
         except CorpusError as error:
             export.skipped[str(error)] += 1
     _cached.clear()
     run_export.note_skipped(export, logger.warning)
     if not examples:
         if reasons := "; ".join(f"{reason} ({count})" for reason, count in export.skipped.most_common(3)):
-            raise CorpusError(f"no run in {place} that is marked {mark} can be used: {reasons}")
-        raise CorpusError(f"no run in {place} is marked {mark}: use `rlm-dspy runs mark RUN {mark}`")
+            raise CorpusError(f"no run in {folder} that is marked {mark} can be used: {reasons}")
+        raise CorpusError(f"no run in {folder} is marked {mark}: use `rlm-dspy runs mark RUN {mark}`")
     return examples
 
 

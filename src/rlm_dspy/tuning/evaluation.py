@@ -137,7 +137,7 @@ class Evaluation:
         for side in sides:
             wanted += [(side, example, self._row_key(side, example)) for example in self.examples]
         self.resumed = sum(key in done for *_, key in wanted)
-        deadlines.load_engines(dspy.settings.lm)  # now, because the first questions' seconds would include it
+        deadlines.load_engines(dspy.settings.lm)  # now, so that the time of the first questions does not include it
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="eval")
         try:
             for side in sides:
@@ -185,11 +185,11 @@ class Evaluation:
 
     def _evaluate_example(self, side: Contender, example: Any, key: str) -> Row:
         """Ask one question and write the row at once, so that an interruption loses no finished row."""
-        watch, started = PrefixMeter(), time.perf_counter()
+        meter, started = PrefixMeter(), time.perf_counter()
         error: Exception | None = None
         prediction: Any = None
         try:
-            prediction = self._predict_answer(side, example, watch)
+            prediction = self._predict_answer(side, example, meter)
         except LMAuthError:
             raise
         except Exception as failure:  # the program may raise anything, and one bad row never ends the others
@@ -203,21 +203,21 @@ class Evaluation:
             key=key,
             side=side.name,
             model=str(getattr(dspy.settings.lm, "model", "")),
-            models=tuple(sorted(watch.by_model)),
+            models=tuple(sorted(meter.by_model)),
             id=replace_surrogates(str(key if example.get("id") is None else example["id"])),
             task=str(example.get("task") or ""),
             question=_question_text(example),
             expected=shorten_text(example.get(self.metric.field), MAX_QUESTION_CHARS),
             run=run.id if isinstance(run, Run) else "",
             seconds=seconds,
-            prefix_share=watch.prefix_share,
-            calls=watch.usage.calls,
-            cached_calls=watch.usage.cached_calls,
-            tokens=watch.usage.total_tokens,
-            prompt_tokens=watch.usage.prompt_tokens,
-            cached_tokens=watch.usage.cached_tokens,
-            completion_tokens=watch.usage.completion_tokens,
-            cost=watch.usage.cost,
+            prefix_share=meter.prefix_share,
+            calls=meter.usage.calls,
+            cached_calls=meter.usage.cached_calls,
+            tokens=meter.usage.total_tokens,
+            prompt_tokens=meter.usage.prompt_tokens,
+            cached_tokens=meter.usage.cached_tokens,
+            completion_tokens=meter.usage.completion_tokens,
+            cost=meter.usage.cost,
             steps=len(run.steps) if isinstance(run, Run) else len((prediction or {}).get("trajectory") or []),
             **(_failure_facts(error, run) if prediction is None else self._score_facts(prediction, example, run)),
         )
@@ -243,8 +243,8 @@ class Evaluation:
             status = "extracted" if forced else "submitted"
         return {**facts, "status": status, "score": score}
 
-    def _predict_answer(self, side: Contender, example: Any, watch: PrefixMeter) -> Any:
-        settings = dspy.context(callbacks=[*dspy.settings.callbacks, watch], trace=None)
+    def _predict_answer(self, side: Contender, example: Any, meter: PrefixMeter) -> Any:
+        settings = dspy.context(callbacks=[*dspy.settings.callbacks, meter], trace=None)
         with settings, self.asking(_question_text(example)):
             return side.ask(inputs_of(example))
 

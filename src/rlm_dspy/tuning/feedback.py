@@ -39,17 +39,8 @@ def write_feedback(
     if error:
         lines.append(f"Error: {shorten_line(error, 300)}")
     if run is not None:
-        lines += [
-            part
-            for part in (
-                _ending_line(run),
-                _failures_line(run),
-                _habits_line(run),
-                _evidence_line(run),
-                _spending_line(run),
-            )
-            if part
-        ]
+        facts = [_ending_line(run), _failures_line(run), _habits_line(run), _evidence_line(run), _spending_line(run)]
+        lines += [line for line in facts if line]
     text = "\n".join(lines)
     if len(text) <= MAX_FEEDBACK_CHARS:
         return text
@@ -118,13 +109,13 @@ def _habits_line(run: Run) -> str:
     codes = Counter(step.code.strip() for step in run.steps if step.code.strip())
     if repeated := sum(count - 1 for count in codes.values()):
         remarks.append(f"{counted_noun(repeated, 'step')} repeated code that had run before")
-    remarks += _sub_calls(run)
+    remarks += _sub_call_remarks(run)
     if remarks:
         return f"Habits: {'; '.join(remarks)}."
     return ""
 
 
-def _sub_calls(run: Run) -> list[str]:
+def _sub_call_remarks(run: Run) -> list[str]:
     calls = [call for step in run.steps for call in step.sub_calls]
     if not calls:
         read = _printed_chars(run.steps)

@@ -112,10 +112,11 @@ def _read_module(code: _Code, name: str, tree: ast.Module, text: str) -> None:
     for node in tree.body:
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             value, target = node.value, node.targets[0].id
-            plain = isinstance(value, ast.Constant) and isinstance(value.value, str | int | float) and value.value != ""
-            if isinstance(value, ast.Constant) and plain and bound[target] == 1:
-                said = ast.get_source_segment(text, node) or ""
-                code.constants.setdefault(target, []).append((name, value.value, said.split("\n")[0]))
+            if not isinstance(value, ast.Constant) or not isinstance(value.value, str | int | float):
+                continue
+            if value.value != "" and bound[target] == 1:
+                source = ast.get_source_segment(text, node) or ""
+                code.constants.setdefault(target, []).append((name, value.value, source.split("\n")[0]))
 
 
 def _bound_names(node: ast.AST) -> Iterator[str]:
@@ -136,7 +137,7 @@ def _bound_names(node: ast.AST) -> Iterator[str]:
 
 
 def _defined_once(found: dict[str, list[Any]]) -> Iterator[tuple[str, Any]]:
-    """Yield what is defined exactly once under a meaningful name."""
+    """Yield each name of more than three letters that is defined exactly once, with its definition."""
     return ((name, places[0]) for name, places in found.items() if len(places) == 1 and len(name) > 3)
 
 
@@ -152,14 +153,12 @@ def _default_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Itera
         given = list(zip(arguments[len(arguments) - len(node.args.defaults) :], node.args.defaults, strict=True))
         given += [(a, d) for a, d in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True) if d is not None]
         for argument, default in given:
-            plain = isinstance(default, ast.Constant) and isinstance(default.value, int | float | str)
-            if plain and len(said := ast.unparse(default)) <= MAX_VALUE_CHARS:
-                if isinstance(default, ast.Constant):
-                    value = default.value
-                else:
-                    value = said
+            if not isinstance(default, ast.Constant) or not isinstance(default.value, int | float | str):
+                continue
+            if len(ast.unparse(default)) <= MAX_VALUE_CHARS:
+                value = str(default.value) if isinstance(default.value, bool) else default.value
                 asked = f"What is the default of the parameter {argument.arg} of the function {name}?"
-                yield Question("default", asked, str(value) if isinstance(value, bool) else value)
+                yield Question("default", asked, value)
 
 
 def _definition_questions(corpus: Corpus, code: _Code, rng: random.Random) -> Iterator[Question]:

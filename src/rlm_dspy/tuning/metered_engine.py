@@ -53,14 +53,14 @@ class SharedBudget:
         self.kept_back = 0  # calls that only the last evaluation may use
         self.kept_back_cost = 0.0  # US dollars
         self._log = log
-        self._flying = 0
-        self._dearest = 0.0
+        self._in_flight = 0
+        self._highest_cost = 0.0  # of one call so far, in US dollars
         self._lock = threading.Lock()
         # An incomplete last line stands for at most one call.
         for usage in safe_files.read_rows(log, Usage.model_validate_json, repair=True) if log else ():
             self.ledger.charge(usage)
             self.ledger.sub_calls += 1
-            self._update_dearest(usage)
+            self._note_cost(usage)
 
     @property
     def calls(self) -> int:
@@ -72,8 +72,8 @@ class SharedBudget:
         """US dollars so far; None if a price is unknown."""
         return self.ledger.usage.cost
 
-    def _update_dearest(self, usage: Usage) -> None:
-        self._dearest = max(self._dearest, usage.cost or 0.0)
+    def _note_cost(self, usage: Usage) -> None:
+        self._highest_cost = max(self._highest_cost, usage.cost or 0.0)
 
     def admit(self, size: int) -> Reservation:
         """Admit a call.
@@ -85,21 +85,21 @@ class SharedBudget:
             if self.ledger.sub_calls >= self.max_calls - self.kept_back:
                 raise CapReachedError("max-calls")
             # Calls in flight have no price yet; each is estimated as the most expensive call so far.
-            if self.ledger.exhausted(cost=self._dearest * (self._flying + 1) + self.kept_back_cost):
+            if self.ledger.exhausted(cost=self._highest_cost * (self._in_flight + 1) + self.kept_back_cost):
                 raise CapReachedError("max-cost")
             try:
                 reservation = self.ledger.reserve(size, sub_call=True)
             except BudgetExceededError as error:
                 raise CapReachedError(error.limit.replace("max_llm_calls", "max-calls").replace("_", "-")) from error
-            self._flying += 1
+            self._in_flight += 1
             return reservation
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Charge a call and log it at once."""
         with self._lock:
-            self._flying -= 1
+            self._in_flight -= 1
             reservation.settle(usage)
-            self._update_dearest(usage)
+            self._note_cost(usage)
             if self._log is not None:
                 with self._log.open("a", encoding="utf-8") as file:
                     file.write(usage.model_dump_json() + "\n")

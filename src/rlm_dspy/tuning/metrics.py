@@ -90,11 +90,10 @@ class Metric:
 
 def of(scorer: str | Score, *, field: str = "answer", accept: float = 1.0) -> Metric:
     """Make a metric from a scorer's name, or from a function of (expected, got)."""
-    compare = _find_scorer(scorer) if isinstance(scorer, str) else scorer
     if isinstance(scorer, str):
-        name = scorer
+        compare, name = _find_scorer(scorer), scorer
     else:
-        name = getattr(scorer, "__name__", "score")
+        compare, name = scorer, getattr(scorer, "__name__", "score")
 
     def compare_field(example: Any, prediction: Any) -> float:
         got = prediction.get(field)

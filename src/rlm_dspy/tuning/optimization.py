@@ -414,9 +414,7 @@ class Optimization:
                 compiled = OPTIMIZERS[plan.optimizer].compile(self, base, metric, plan.settings)
             except CapReachedError as reached:
                 return self._best_program(), reached.cap
-            except (
-                Exception
-            ):  # DSPy's evaluations give up after some failures, with an exception of no class of its own
+            except Exception:  # DSPy's evaluations give up after some failures, with a plain Exception
                 if not self.candidate_log.failed_questions:
                     raise
                 return self._best_program(), FAILURES
@@ -486,7 +484,7 @@ class Recipe:
     least: Callable[[int, int], int]  # the fewest rollouts for a number of training and of validation questions
     fit: Callable[[int, int, int], tuple[int, dict[str, Any]]]
     compile: Callable[[Optimization, Any, Metric, dict[str, Any]], Any]
-    required_modules: tuple[str, ...] = ()  # that DSPy does not install
+    required_modules: tuple[str, ...] = ()  # modules that DSPy does not install
 
 
 OPTIMIZERS = {

@@ -42,12 +42,14 @@ def checked_state(path: Path) -> dict[str, Any]:
     """Return the state of a program that somebody else may have written.
 
     Raises:
-        ConfigurationError: it is a pickle, too large, no JSON, or has a key that a program does not need.
+        ConfigurationError: it is a pickle, too large, not JSON, or has a key that a program does not need.
     """
     if path.suffix.lower() in PICKLES or _starts_as_pickle(path):
         raise ConfigurationError(f"{path} is a pickle, which runs code when it is read: a program is JSON")
     state = read_state(path)
-    for place, problem in _problems(state):
+    first = next(_problems(state), None)
+    if first is not None:
+        place, problem = first
         raise ConfigurationError(f"{path}: {place} {problem}; a program holds instructions and demos alone")
     return state
 
@@ -55,8 +57,8 @@ def checked_state(path: Path) -> dict[str, Any]:
 def _starts_as_pickle(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return file.read(2)[:1] == b"\x80"
-    except OSError:  # reading it says why
+            return file.read(1) == b"\x80"
+    except OSError:  # ``read_state`` reports why
         return False
 
 

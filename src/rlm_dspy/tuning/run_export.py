@@ -25,7 +25,7 @@ from rlm_dspy.tuning.metrics import Metric, exact
 
 ExportFormat = Literal["sft", "rl", "dspy"]
 ROLES = ("system", "user", "assistant")
-OPTIONS_OF_DATASETS = frozenset({"exclude"})  # of those that choose files
+OPTIONS_OF_DATASETS = frozenset({"exclude"})  # file options that a dataset can express
 
 
 class SkippedRunError(RLMError):
@@ -65,7 +65,7 @@ class RunExport:
     """Makes rows of runs, and counts the runs that it leaves out by their reason.
 
     Args:
-        form: "sft" for a chat a run, "rl" for a row a step, "dspy" for a row of a dataset.
+        form: "sft" for one chat per run, "rl" for one row per step, "dspy" for one dataset row per run.
         metric: scores a run's answer against the expected one.
         answers: the expected answers; a run without one is judged by its mark.
         statuses: only runs that ended so: "submitted", "extracted", "stopped".
@@ -117,11 +117,7 @@ class RunExport:
             if score < self.min_score:
                 raise SkippedRunError("its score is below --min-score")
         facts: dict[str, Any] = {"run": run.id, "model": run.model, "score": score, "context": context_facts(run)}
-        # each row has the same names, as loaders of JSON want
-        if mark is None:
-            facts["mark"] = None
-        else:
-            facts["mark"] = mark.mark
+        facts["mark"] = mark.mark if mark else None  # in every row, since JSON loaders expect the same fields
         if self.form == "dspy":
             row = dataset_row(run, facts)
             expected = self.answers.answer_of(run)
@@ -143,7 +139,7 @@ class RunExport:
 
 
 def question_of(run: Run) -> str:
-    """Return the question of a run in full if its record has it so; the inputs of a record are short."""
+    """Return the question of a run, in full if its record has it; recorded inputs may be shortened."""
     return str(run.asked.get("question") or run.inputs.get("question", ""))
 
 
@@ -200,7 +196,7 @@ def dataset_row(run: Run, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _step_calls(run: Run) -> list[Span]:
-    """Return the calls of the model that steers a run, in their order.
+    """Return the calls that a run made to its main LM, in order.
 
     Raises:
         SkippedRunError: there are none in the record.

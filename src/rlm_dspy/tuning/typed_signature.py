@@ -27,7 +27,7 @@ from rlm_dspy.evidence import Evidence
 
 logger = logging.getLogger(__name__)
 
-# Types that a schema cannot say, by the name that stands for them.
+# Types that a JSON schema cannot express, by the name that stands for them.
 NAMED_TYPES: dict[str, Any] = {
     "any": Any,
     "context": Context,
@@ -51,25 +51,11 @@ CONSTRAINTS = {
     "maxItems": "max_length",
     "pattern": "pattern",
 }
-# What limits a value and has no type.
-UNREADABLE = frozenset(
-    {
-        "not",
-        "allOf",
-        "if",
-        "then",
-        "else",
-        "patternProperties",
-        "propertyNames",
-        "contains",
-        "minProperties",
-        "maxProperties",
-        "dependentRequired",
-        "dependentSchemas",
-        "unevaluatedProperties",
-        "unevaluatedItems",
-    }
-)
+# Keywords that limit a value in a way that no Python type expresses.
+UNREADABLE = {
+    "not", "allOf", "if", "then", "else", "patternProperties", "propertyNames", "contains", "minProperties",
+    "maxProperties", "dependentRequired", "dependentSchemas", "unevaluatedProperties", "unevaluatedItems",
+}  # fmt: skip
 FORMATS: dict[str, Any] = {
     "binary": bytes,
     "date": datetime.date,
@@ -80,7 +66,7 @@ FORMATS: dict[str, Any] = {
     "uri": pydantic.AnyUrl,
     "uuid": UUID,
 }
-# Defaults that pydantic makes each time, so that a schema does not have them, by the type of the field.
+# By the JSON type of a field: its default factory, which a schema does not contain.
 EMPTY_VALUES: dict[str, Any] = {"array": list, "object": dict}
 
 
@@ -169,7 +155,7 @@ def _field_schema(name: str, field: Any) -> FieldSchema:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(f"the type of the field {name} has no JSON schema: {reason}") from error
     if _has_odd_keys(field.annotation):
-        logger.warning("a JSON schema has no keys but texts: those in %s are texts in the saved signature", name)
+        logger.warning("a JSON schema has only text keys, so those in %s become texts in the saved signature", name)
     return FieldSchema(name=name, description=description, json_schema=schema)
 
 
@@ -248,12 +234,10 @@ class SchemaReader:
 
     def _shared_type(self, reference: str, depth: int) -> Any:
         name = reference.removeprefix("#/$defs/")
-        if name not in self._shared or name in self._open:
-            if name in self._open:
-                reason = "refers to itself"
-            else:
-                reason = "is not there"
-            raise ConfigurationError(f"the schema {reference} {reason}, so its type cannot be made")
+        if name in self._open:
+            raise ConfigurationError(f"the schema {reference} refers to itself, so its type cannot be made")
+        if name not in self._shared:
+            raise ConfigurationError(f"the schema {reference} is not there, so its type cannot be made")
         if name not in self._made:
             self._open.add(name)
             self._made[name] = self.type_of(self._shared[name], name, depth + 1)

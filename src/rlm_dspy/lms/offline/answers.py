@@ -18,13 +18,13 @@ _MONTH_NAMES = (
     "december",
 )  # fmt: skip
 # Expansions and synonyms of column names.
-_LONG = {
+_EXPANSIONS = {
     "qty": "quantity", "dept": "department", "tel": "telephone phone", "telephone": "phone", "mobile": "phone",
     "no": "number", "nr": "number", "amt": "amount", "addr": "address", "desc": "description", "min": "minimum",
     "max": "maximum", "avg": "average", "pop": "population", "yr": "year", "mgr": "manager", "pct": "percent",
     "acct": "account", "ref": "reference", "dob": "birth born", "mail": "email", "price": "cost", "cost": "price",
 }  # fmt: skip
-_LONG |= {name[:3]: name for name in _MONTH_NAMES}
+_EXPANSIONS |= {name[:3]: name for name in _MONTH_NAMES}
 # What each question word expects in the column name and in the cell.
 _EXPECTED = (
     (r"\bhow (?:many|much)\b", r"quantity|count|amount|units|number|total", r"[-+]?[\d.,\s]*\d[\d.,\s]*\D{0,4}"),
@@ -103,7 +103,7 @@ def _name_words(name: str) -> str:
     month = re.fullmatch(r"\d{4}[-/.](\d\d?)|(\d\d?)[-/.]\d{4}", name.strip())
     number = int(month[1] or month[2]) if month else 0
     named = [_MONTH_NAMES[number - 1]] if 1 <= number <= 12 else []
-    return " ".join([*words, *(_LONG[word] for word in words if word in _LONG), *named, name.lower()])
+    return " ".join([*words, *(_EXPANSIONS[word] for word in words if word in _EXPANSIONS), *named, name.lower()])
 
 
 def _matches_loosely(term: Term, spelled: str) -> bool:
@@ -214,7 +214,7 @@ _AFTER_QUESTION = r"\W*(?:id\W+\w+)?\W*"
 
 
 def _is_question(question: ParsedQuestion, passage: Passage) -> bool:
-    """Return whether a passage is the question asked, and no heading above its answer."""
+    """Return whether a passage only repeats the question, and is not a heading above its answer."""
     words = r"\W+".join(map(re.escape, re.findall(r"\w+", question.text)))
     if not words or not re.fullmatch(_BEFORE_QUESTION + words + _AFTER_QUESTION, passage.text, re.I):
         return False
@@ -233,7 +233,8 @@ def find_answer(question: ParsedQuestion, passages: list[Passage]) -> Finding:
     if value and _MANY.search(question.text):
         return _finding_of_names(judged)
     if value is not None and best.head:
-        return _of_rows([(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01])
+        best_rows = [(mark, passage) for mark, passage in judged if passage.head and mark[0] > score - 0.01]
+        return _finding_of_rows(best_rows)
     if value is not None:
         return Finding(value, (best,), names=(value,))
     close = [passage for (mark, _), passage in judged[1:3] if mark > 0.85 * score]
@@ -280,8 +281,6 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
         bonus = 3.5 if value is not None else 0.0
         if value and question.kind == "env":
             bonus += 3.0 * _name_match(question, value)
-        else:
-            bonus += 0.0
     around = " ".join([passage.text, *passage.names, passage.source or ""])
     bonus += sum(1.5 for term in question.terms if term.weight >= 2.5 and re.search(term.pattern, around, re.I))
     defined = re.match(r"\s*(?:(?:async )?def|class)\s+(\w+)|\s*(\w+)\s*(?::[^=\n]{1,60})?=[^=]", passage.text)
@@ -295,7 +294,7 @@ def _judge_passage(question: ParsedQuestion, passage: Passage) -> tuple[float, s
     return passage.score + bonus, value
 
 
-def _of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
+def _finding_of_rows(judged: list[tuple[tuple[float, str | None], Passage]]) -> Finding:
     """Answer with the cell of each row that matches as well as the best."""
     by_place: dict[str, Passage] = {}
     for (_, value), passage in judged[:5]:
@@ -353,8 +352,6 @@ def _assigned_value(question: ParsedQuestion, passage: Passage) -> tuple[float, 
         mark = fit * (colon if found["colon"] else 4.0) + _value_confidence(value) + (1.0 if found["typed"] else 0.0)
         if question.kind == "default" and "default" in found["name"].lower():
             mark += 1.0
-        else:
-            mark += 0.0
         if not found["typed"] and "(" in text[: found.start("name")] and not re.match(r"\s*(?:async )?def\b", text):
             mark -= 1.5  # an argument of one call
         best = max(best, (mark, value), key=lambda item: item[0])
@@ -399,11 +396,10 @@ def _value_confidence(value: str) -> float:
 def _in_prose(question: ParsedQuestion, text: str) -> tuple[float, str | None]:
     """Find a value in a table row or after the word "default", if the text before it names the subject."""
     if text.lstrip().startswith("|"):
-        row_cells = [cell.strip(" `*") for cell in text.strip().strip("|").split("|")]
+        name, *values = [part.strip(" `*") for part in text.strip().strip("|").split("|")]
         shape = r"[-+]?\d[\w.,]*(?: ?\w+)?|None|True|False|\".*\"|'.*'"
-        return 4.0 * _name_match(question, row_cells[0]), next(
-            (c for c in row_cells[1:] if re.fullmatch(shape, c)), None
-        )
+        found = next((value for value in values if re.fullmatch(shape, value)), None)
+        return 4.0 * _name_match(question, name), found
     best: tuple[float, str | None] = (0.0, None)
     verb = r"(?:\s+(?:to|is|are|of|as)\b|\s*[=:,])"
     for match in re.finditer(rf"(?i)\bdefault(?:s|ed)?\b(?:{verb}|(?:\s+[\w`-]+){{1,3}}?{verb})?\s*", text):
@@ -510,35 +506,11 @@ def numbers_in(text: str) -> list[str]:
     return [re.sub("[,_]", "", number).rstrip(".") for number in _NUMBER.findall(text)]
 
 
-_SHORT_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_GENERIC = frozenset(
-    (
-        "answer",
-        "answers",
-        "result",
-        "results",
-        "response",
-        "output",
-        "reply",
-        "final_answer",
-        "text",
-        "value",
-        "count",
-        "number",
-        "n",
-        "total",
-        "amount",
-        "items",
-        "list",
-        "names",
-        "date",
-        "when",
-        "year",
-        "who",
-        "where",
-        "ok",
-    )
-)
+# Names of outputs that say no more than the question does.
+_GENERIC = {
+    "answer", "answers", "result", "results", "response", "output", "reply", "final_answer", "text", "value", "count",
+    "number", "n", "total", "amount", "items", "list", "names", "date", "when", "year", "who", "where", "ok",
+}  # fmt: skip
 
 
 def fill_fields(
@@ -694,7 +666,7 @@ def _first_date(texts: list[str]) -> str | None:
                 day, month, year = named[1], named[2], named[3]
             else:
                 day, month, year = named[5], named[4], named[6]
-            number = next((i for i, name in enumerate(_SHORT_MONTHS, 1) if name == month.lower()[:3]), None)
+            number = next((i for i, name in enumerate(_MONTH_NAMES, 1) if name[:3] == month.lower()[:3]), None)
             if number:
                 return f"{year}-{number:02d}-{int(day):02d}"
     return None

@@ -44,10 +44,10 @@ class BatchConnection:
         )
 
     def fetch_json(self, method: str, path: str, *, creates: bool = False, **content: Any) -> tuple[Any, float | None]:
-        """Return the JSON object that answers, and the seconds until the server wants to be asked again.
+        """Return the JSON of the reply, and after how many seconds the server wants the next request.
 
         Args:
-            creates: a path that the server does not know means that it has no batches.
+            creates: whether an unknown path means that the server has no batches.
         """
         with self._translated(), self._client.stream(method, path.lstrip("/"), **content) as reply:
             if creates and reply.status_code in _NOT_THERE:
@@ -75,8 +75,7 @@ class BatchConnection:
         """Yield the lines of a file of results while they arrive; a line that is too long is dropped."""
         most = MAX_REPLY_BYTES + calls * BYTES_PER_CALL
         with self._translated(), self._client.stream("GET", path) as reply:
-            if not reply.is_success:
-                reply.raise_for_status()
+            reply.raise_for_status()
             kept, is_dropped = b"", False
             for part in self._bounded_parts(reply, most, LONGEST_READ):
                 *lines, rest = (kept + part).split(b"\n")

@@ -1,6 +1,7 @@
 """Batches in OpenAI's form: upload a file of requests, create a batch of it, read its output and its errors.
 
-So do Groq, and vLLM or llama.cpp behind a gateway that adds them. Together differs in places and labels no batch.
+Groq uses the same form, and so do vLLM and llama.cpp behind a gateway that adds batches. Together's form differs in
+some places, and its batches have no label.
 """
 
 from __future__ import annotations
@@ -49,16 +50,12 @@ class OpenAIBatches:
 
     def upload(self, wave_id: str, calls: Sequence[BatchCall]) -> str | None:
         """Upload the requests as JSONL and return the file's id."""
-        if not self._is_together:
-            head = f'"method": "POST", "url": "{_ENDPOINT}", '
+        if self._is_together:
+            head, purpose, path = "", "batch-api", "files/upload"
         else:
-            head = ""
+            head, purpose, path = f'"method": "POST", "url": "{_ENDPOINT}", ', "batch", "files"
         lines = [f'{{"custom_id": "{call.custom_id}", {head}"body": {call.body}}}\n' for call in calls]
         file = (f"rlm-dspy-{wave_id}.jsonl", "".join(lines).encode(), "application/jsonl")
-        if self._is_together:
-            purpose, path = "batch-api", "files/upload"
-        else:
-            purpose, path = "batch", "files"
         reply, _ = self.connection.fetch_json(
             "POST", path, creates=True, data={"purpose": purpose}, files={"file": file}
         )

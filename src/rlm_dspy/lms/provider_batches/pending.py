@@ -1,4 +1,4 @@
-"""What waits: questions, their requests, and the waves that carry them."""
+"""The questions and requests that wait, and the waves that carry them."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class WavePace:
     """How long to wait, in seconds.
 
     Args:
-        first_poll: before the second poll; each pause is half as long again as the one before.
-        longest_poll: between two polls at most.
-        quiet: without a new request, before a wave is sent.
-        linger: after which a wave is sent although a question in progress has no request in it.
+        first_poll: between the first and the second poll; each later pause is 1.5 times as long as the one before.
+        longest_poll: the maximum between two polls.
+        quiet: how long no new request may arrive before a wave is sent.
+        linger: how long a wave waits at most for questions in progress that have no request in it.
     """
 
     first_poll: float = 10.0

@@ -21,12 +21,12 @@ class BatchCall:
 
 @dataclass(frozen=True)
 class BatchState:
-    """The provider's word on a batch.
+    """The state of a batch, as its provider reports it.
 
     Args:
         batch_id: the provider's id of the batch.
-        status: the provider's word, in lower case, such as ``in_progress``.
-        has_ended: whether the provider does nothing more for it, and what it has done can be read.
+        status: the provider's name of the state, in lower case, such as ``in_progress``.
+        has_ended: whether the provider has finished with it, so that its results can be read.
         done, total: the number of finished requests, and of all.
         result_paths: where the results are, to be passed to ``stream_rows``.
         problem: why the whole batch failed, as the body of an error.
@@ -75,7 +75,7 @@ class BatchProtocol(Protocol):
         """Create the batch and return its id."""
 
     def find_batches(self, wave_id: str, file_id: str | None, size: int, since: float) -> list[str]:
-        """Return the ids of recent batches that may be this one, since this time in seconds."""
+        """Return the ids of batches that were created since this time (Unix seconds) and may be this wave's."""
 
     def fetch_state(self, batch_id: str) -> BatchState:
         """Return the state of a batch."""
@@ -84,4 +84,4 @@ class BatchProtocol(Protocol):
         """Return the result of one request from a row of a file of results."""
 
     def cancel_batch(self, batch_id: str) -> None:
-        """Ask the provider to do no more of a batch."""
+        """Ask the provider to cancel a batch."""

@@ -96,7 +96,7 @@ class Waves:
 
     @contextmanager
     def asking(self, question: str) -> Iterator[None]:
-        """Count what is done inside as one question: no wave is sent while it does something else than wait."""
+        """Count what is done inside as one question: no wave is sent while it does anything but wait."""
         asked = AskedQuestion(question[:_QUESTION_CHARS])
         with self._changed:
             self._questions.add(asked)
@@ -116,12 +116,12 @@ class Waves:
             return [wave.record.batch_id for wave in self._open.values() if wave.record.batch_id]
 
     def leave(self, advice: str = "resume to get its results") -> None:
-        """Wait for nothing any longer and leave the batches running."""
+        """Stop waiting, and leave the batches running."""
         names = ", ".join(self.open_batches) or "none was created yet"
         self._stop(f"The provider batch was left running ({names}); {advice}.")
 
     def cancel(self) -> None:
-        """Wait for nothing any longer and cancel the batches; what the provider has answered already is billed."""
+        """Stop waiting, and cancel the batches; what the provider has already answered is billed."""
         names = self._cancel_waves()
         self._stop(f"The provider batch was cancelled ({', '.join(names) or 'none was created yet'}).")
 
@@ -152,7 +152,7 @@ class Waves:
     # --- for the engine -------------------------------------------------------------------------------------------
 
     def open_lane(self, route: Route, base: str, protocol: BatchProtocol) -> Lane:
-        """Return the lane of a model, and go on with what an earlier process has sent there."""
+        """Return the lane of a model, and resume the waves that an earlier process sent there."""
         name = hashlib.sha256(json.dumps([route.model, base]).encode()).hexdigest()[:16]
         with self._changed:
             lane = self._lanes.setdefault(name, Lane(name, route, protocol))
@@ -290,13 +290,13 @@ class Waves:
             self._journal_wave(wave)
             self._create_batch(wave)
         elif record.batch_id is None and not self._find_batch(wave):
-            return self._give_up_wave(wave, "never created")
+            self._give_up_wave(wave, "never created")
+            return
         state = self._await_end(wave)
         if state is not None:
             wave.is_being_read = True
             self._read_batch(wave, state)
             self._settle_rest(wave, state)
-        return None
 
     def _journal_wave(self, wave: OpenWave) -> None:
         record = wave.record
@@ -418,7 +418,8 @@ class Waves:
             try:
                 strange = 0
                 for row in _results_of(wave, state):
-                    strange += not self._settle_row(wave, row)
+                    if not self._settle_row(wave, row):
+                        strange += 1
                 break
             except _PASSING as error:
                 if pause is None:
@@ -485,7 +486,7 @@ class Waves:
             _finish_call(call, error)
 
     def _give_up_wave(self, wave: OpenWave, why: str) -> None:
-        """Ask everything of a wave again whose batch does not exist."""
+        """Send the requests of a wave again, because its batch does not exist."""
         logger.info("the batch of wave %s was %s; its requests are sent again", wave.record.wave_id, why)
         self.journal.append({"wave": wave.record.wave_id, "closed": why})
         for custom_id in list(wave.record.keys):
@@ -550,7 +551,7 @@ class Waves:
             _finish_call(call, BatchStoppedError(self._stopped))
 
     def _pauses(self) -> Iterator[float | None]:
-        """Yield the pauses between attempts, and None when there is to be no further one."""
+        """Yield the pause after each attempt, and None after the last one."""
         pause = min(1.0, self.pace.first_poll)
         for _ in range(_MOST_FAILURES):
             yield pause
@@ -558,7 +559,7 @@ class Waves:
         yield None
 
     def _sleep(self, seconds: float | None) -> None:
-        """Sleep so long, unless something happens that all threads must know."""
+        """Sleep for this long, unless the threads are woken because the waves are stopped or cancelled."""
         if self._wake.wait(seconds):
             time.sleep(_TICK_SECONDS)
             if self._stopped is None:

@@ -18,7 +18,7 @@ _LANES = {
 
 
 def chrome_trace(run: Run, redactor: Redactor) -> str:
-    """Return the file: an event for each span, in lanes by its kind; what overlaps has lanes of its own.
+    """Return the trace as JSON: one event per span, in lanes by kind; spans that overlap are in separate lanes.
 
     Raises:
         RLMError: the record has no times.
@@ -39,16 +39,20 @@ def chrome_trace(run: Run, redactor: Redactor) -> str:
 
 
 def lane_numbers(spans: Sequence[Span], last: float) -> list[int]:
-    """Return a lane for each span: in the order of kinds, and no two spans of a lane overlap."""
-    numbers, start = [0] * len(spans), 1
+    """Return the lane of each span: lanes are in the order of kinds, and no two spans of a lane overlap."""
+    numbers = [0] * len(spans)
+    first_lane = 1
     for kind in _LANES:
-        ends: list[float] = []
-        ours = [at for at, span in enumerate(spans) if span.kind == kind]
-        for at in sorted(ours, key=lambda at: spans[at].started):
-            lane = next((lane for lane, end in enumerate(ends) if end <= spans[at].started), len(ends))
-            ends[lane : lane + 1] = [_span_end(spans[at], last)]
-            numbers[at] = start + lane
-        start += len(ends)
+        ends: list[float] = []  # when the last span of each lane of this kind ends
+        indices = [index for index, span in enumerate(spans) if span.kind == kind]
+        for index in sorted(indices, key=lambda index: spans[index].started):
+            span = spans[index]
+            lane = next((lane for lane, end in enumerate(ends) if end <= span.started), len(ends))
+            if lane == len(ends):
+                ends.append(0.0)
+            ends[lane] = _span_end(span, last)
+            numbers[index] = first_lane + lane
+        first_lane += len(ends)
     return numbers
 
 

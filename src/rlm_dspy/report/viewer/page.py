@@ -55,12 +55,12 @@ def joined_script() -> str:
 
 
 def _run_data(run: Run, texts: TextTable) -> dict[str, Any]:
-    made = RunRows(run, texts)
-    return {"rows": made.rows, "heads": made.heads}
+    run_rows = RunRows(run, texts)
+    return {"rows": run_rows.rows, "heads": run_rows.heads}
 
 
 def embedded_json(value: Any) -> str:
-    """Return JSON that no content can end: without `<` there is no tag, no end tag and no comment."""
+    """Return JSON that is safe in a script element: without `<`, no text can end the element or open a comment."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 

@@ -129,7 +129,8 @@ class RunRows:
                 record = run
             row = self._span_row(span, prompts)
             row |= self._record_facts(record) if record else {}
-            row |= {"parent": parent, "start": finite_number(span.started - first), "seconds": _seconds_of(span)}
+            row |= {"parent": parent, "start": finite_number(span.started - first)}
+            row["seconds"] = finite_number(span.seconds)
             row.setdefault("usage", _usage_figures(summed[number]))
             self.rows.append(row)
 
@@ -173,7 +174,11 @@ class RunRows:
             row = self._texts_of(
                 reasoning=record.reasoning, input=record.code, output=record.output, error=record.error
             )
-            row |= {"marks": ["timed out"] * record.timed_out + ["submitted"] * record.submitted}
+            row["marks"] = []
+            if record.timed_out:
+                row["marks"].append("timed out")
+            if record.submitted:
+                row["marks"].append("submitted")
             row["usage"] = _usage_figures(record.total_usage)
         else:
             row = self._texts_of(
@@ -210,12 +215,6 @@ def _summed_usage(ordered: list[tuple[Span, int | None]]) -> list[Usage | None]:
             above = summed[parent]
             summed[parent] = usage if above is None else above + usage
     return summed
-
-
-def _seconds_of(span: Span) -> float | None:
-    if span.seconds is None:
-        return None
-    return finite_number(span.seconds)
 
 
 def finite_number(value: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""A run as plain HTML: the part of the page that is read where scripts do not run."""
+"""A run as plain HTML: what the page shows where scripts do not run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,10 @@ def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
     for row in map(json_output.evidence_row, run.evidence):
         place = f"evidence, {json_output.evidence_location(row)}{', weak' if row['weak'] else ''}"
         yield from _block_lines(place, str(row["quote"]), texts)
-    for text in (*run.warnings, *([run.error] if run.error else [])):
+    problems = list(run.warnings)
+    if run.error:
+        problems.append(run.error)
+    for text in problems:
         yield f'<p class="failed">{escape(texts.shown_text(text, MAX_CHARS))}</p>'
 
 

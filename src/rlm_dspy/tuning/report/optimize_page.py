@@ -19,18 +19,8 @@ MAX_CANDIDATES = 1_000
 MAX_DIFF_LINES = 500  # of instructions that are compared
 MAX_DEPTH = 60  # of nested lists; what is deeper stands at this depth
 _FIGURES = (
-    "",
-    "score",
-    "95% interval",
-    "calls",
-    "tokens",
-    "cost",
-    "s median",
-    "submitted",
-    "extracted",
-    "stopped",
-    "failed",
-)
+    "", "score", "95% interval", "calls", "tokens", "cost", "s median", "submitted", "extracted", "stopped", "failed",
+)  # fmt: skip
 
 
 def outcome_page(outcome: Mapping[str, Any], *, data: str = "") -> str:

@@ -56,7 +56,7 @@ def _candidate_facts(candidate: Candidate, ids: Sequence[str], outcome: Outcome)
     above = outcome.parents.get(_instructions_text(candidate))
     parents = (c.number for c in outcome.candidate_log.candidates.values() if _instructions_text(c) == above)
     parent = next(parents, None) if above else None
-    put = [name for name in ids if name in candidate.scores]
+    scored = [name for name in ids if name in candidate.scores]
     return {
         "number": candidate.number,
         "parent": parent,
@@ -65,8 +65,8 @@ def _candidate_facts(candidate: Candidate, ids: Sequence[str], outcome: Outcome)
         "calls": candidate.measured_at,
         "cost": candidate.cost,
         "questions": len(candidate.scores),
-        "val_questions": len(put),
-        "val_score": candidate.mean(put) if put else None,
+        "val_questions": len(scored),
+        "val_score": candidate.mean(scored) if scored else None,
         "chosen": candidate.state == program.state_of(outcome.program),
         "instructions": candidate.instructions,
     }

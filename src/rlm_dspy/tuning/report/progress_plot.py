@@ -82,7 +82,7 @@ def _test_marks(figures: Mapping[str, Any], name: str, at: int, calls: Axis, sco
 
 
 def _test_labels(outcome: Mapping[str, Any], score: Axis) -> list[str]:
-    """Return the scores of the test set to the right of the plot, not one upon the other."""
+    """Return labels with the test scores, to the right of the plot, moved apart if they would overlap."""
     figures = {name: outcome[name] for name in ("before", "after")}
     # What was not measured has its label at the bottom.
     places = {name: score.place_of(each["score"] or 0.0) for name, each in figures.items()}

@@ -20,32 +20,9 @@ Level = Literal["easy", "medium", "hard"]
 LEVELS: tuple[Level, ...] = ("easy", "medium", "hard")
 
 _ONSETS = (
-    "b",
-    "br",
-    "c",
-    "d",
-    "dr",
-    "f",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kl",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-)
+    "b", "br", "c", "d", "dr", "f", "g", "gr", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r", "s", "st", "t",
+    "tr", "v", "w", "z",
+)  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "io", "ou")
 _CODAS = ("", "", "l", "n", "r", "s", "th", "m", "nd", "rk")
 
@@ -59,21 +36,9 @@ _FILLER = (
     "Whoever has seen the {c} {b} at dusk remembers the {a} too.",
 )
 _THINGS = (
-    "bridge",
-    "orchard",
-    "market",
-    "library",
-    "harbour",
-    "mill",
-    "tower",
-    "garden",
-    "station",
-    "well",
-    "barn",
-    "theatre",
-    "quarry",
-    "meadow",
-)
+    "bridge", "orchard", "market", "library", "harbour", "mill", "tower", "garden", "station", "well", "barn",
+    "theatre", "quarry", "meadow",
+)  # fmt: skip
 _MANNERS = ("quiet", "crowded", "damp", "bright", "plain", "narrow", "old", "newly painted", "half empty", "dusty")
 
 
@@ -188,9 +153,9 @@ def variables(draw: Draw) -> Item:
         names = [name.upper() for name in draw.names(hops + 1, 2)]
         number = draw.code(5)
         places = sorted(draw.rng.sample(range(1_000_000), hops + 1))
-        told = [f"VAR {names[0]} = {number}"]
-        told += [f"VAR {new} = VAR {old}" for old, new in itertools.pairwise(names)]
-        lines += zip(places, told, strict=True)
+        assignments = [f"VAR {names[0]} = {number}"]
+        assignments += [f"VAR {new} = VAR {old}" for old, new in itertools.pairwise(names)]
+        lines += zip(places, assignments, strict=True)
         if chain == 0:
             sought, value = names, number
     ordered = [line for _, line in sorted(lines)]
