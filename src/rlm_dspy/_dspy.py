@@ -20,7 +20,7 @@ from dspy.clients.lm15_boundary import request_kwargs as chat_body  # a request 
 from dspy.primitives.code_interpreter import _validate_interpreter as validate_interpreter  # DSPy's own messages
 from dspy.primitives.code_interpreter import _validate_interpreter_factory as validate_interpreter_factory
 from dspy.streaming.messages import sync_send_to_stream  # sends to a stream from any thread that DSPy made
-from dspy.utils.parallelizer import ParallelExecutor  # asks a question again that takes longer than two minutes
+from dspy.utils.parallelizer import ParallelExecutor  # asks again any question that takes longer than two minutes
 
 __all__ = [
     "ChatStream",
@@ -61,7 +61,7 @@ def get_litellm(*, feature: str) -> Any:
 
 
 class _CallSignatureMeta(type(dspy.Signature)):  # type: ignore[misc]
-    """The metaclass of a call's signature, which equals the predictor's own: ``dspy.Refine`` looks up advice by it."""
+    """Makes a call's signature equal to the predictor's own, by which ``dspy.Refine`` looks up its advice."""
 
     def __eq__(cls, other: object) -> bool:
         return other is cls or other is cls.predictor_signature
@@ -71,7 +71,7 @@ class _CallSignatureMeta(type(dspy.Signature)):  # type: ignore[misc]
 
 
 def call_signature(own: Any, instructions: str) -> Any:
-    """Return a predictor's signature with the instructions of one call; under ``dspy.Refine`` it equals its own."""
+    """Return a predictor's signature with the instructions of one call; ``dspy.Refine`` still sees it as equal."""
     changed = own.with_instructions(instructions)
     if type(dspy.settings.adapter).__qualname__.startswith("Refine."):
         changed.predictor_signature = getattr(own, "predictor_signature", own)
@@ -113,12 +113,12 @@ def trim_history(most: int) -> None:
 
 @contextmanager
 def questions_asked_once() -> Iterator[None]:
-    """Keep DSPy's evaluations, in all threads, from asking a slow question a second time, which would be paid, too."""
+    """Keep DSPy's evaluations, in all threads, from asking a slow question twice and paying for it twice."""
     original = ParallelExecutor.__init__
 
     def without_timeout(self: Any, *args: Any, **options: Any) -> None:
         original(self, *args, **options)
-        self.timeout = 0  # DSPy's own switch for "never"
+        self.timeout = 0  # 0 means "never" in DSPy
 
     ParallelExecutor.__init__ = without_timeout
     try:
@@ -128,7 +128,7 @@ def questions_asked_once() -> Iterator[None]:
 
 
 def model_table() -> dict[str, Any]:
-    """Return LiteLLM's packaged table of models, which DSPy ships and shows only one model at a time."""
+    """Return LiteLLM's packaged table of models; DSPy's public functions look up one model at a time."""
     table: dict[str, Any] = model_metadata._load()
     return table
 
@@ -141,7 +141,7 @@ def anthropic_body(request: lm15.Request) -> dict[str, Any]:
 
 
 def anthropic_reply(request: lm15.Request, body: dict[str, Any]) -> lm15.Response:
-    """Return a reply of Anthropic's; as everywhere else, its prompt tokens include those of the provider's cache."""
+    """Parse a reply of Anthropic's; as everywhere else, prompt tokens include those read from the provider's cache."""
     raw = SimpleNamespace(json=lambda: body)
     response: lm15.Response = lm15.AnthropicLM(api_key="conversion-only").parse_response(request, raw)
     used = response.usage

@@ -91,7 +91,7 @@ class Reservation:
             self._ledger._settle_call(Usage(), self._tokens, self._cost, sub_calls=1)
 
     def _close(self) -> bool:
-        """Return whether it was still open: the call itself and the end of its run may both settle it."""
+        """Close the reservation and return whether it was open: both the call and the end of its run may settle it."""
         with self._ledger._lock:
             was_open, self._open = self._open, False
         return was_open
@@ -104,7 +104,7 @@ class Ledger:
         budget: its limits.
         parent: the ledger that is charged too.
         clock: returns seconds.
-        is_turn: whether the parent is that of a conversation and this one that of a turn, at the same depth.
+        is_turn: whether this ledger is for one turn of the conversation that the parent is for, at the same depth.
     """
 
     def __init__(
@@ -171,7 +171,7 @@ class Ledger:
             return max(0, min(node.budget.max_llm_calls - node.sub_calls for node in self._chain_from_root()))
 
     def exhausted(self, *, tokens: int = 0, cost: float = 0.0, share: float = 1.0) -> str | None:
-        """Name a limit that forbids a step needing this much, within ``share`` of the time; None if there is none."""
+        """Return the limit that a step of this size would exceed, or None; it may use ``share`` of the time."""
         with self._lock:
             for node in self._chain_from_root():
                 if limit := node._spent_limit(tokens, cost, share):
@@ -218,7 +218,11 @@ class Ledger:
                         "Use Python code for aggregation, or SUBMIT what you have.",
                         limit="max_llm_calls",
                     )
-                if limit := node._spent_limit(tokens, cost) if sub_call else node._spent_limit():
+                if sub_call:
+                    limit = node._spent_limit(tokens, cost)
+                else:
+                    limit = node._spent_limit()
+                if limit:
                     raise BudgetExceededError(
                         f"The run's {limit} is used up. SUBMIT the best answer that you have now.", limit=limit
                     )
@@ -242,7 +246,7 @@ class Ledger:
                 logger.warning("a model's price is unknown, so max_cost does not cover it: limit max_tokens too")
 
     def used_text(self, limit: str) -> str:
-        """Return how much of a limit is used, where the least is left; "" for what has no figure here."""
+        """Return how much of a limit is used, in the ledger with the least left; "" for a limit without a figure."""
         if limit not in _USED_FORMS:
             return ""
         with self._lock:
@@ -263,5 +267,5 @@ class Ledger:
         return self.seconds
 
     def counters(self) -> str:
-        """The used part of the call limit, for prompts; no time or tokens, which would defeat the cache on a rerun."""
+        """Return the used part of the call limit, for prompts; time or tokens would defeat the cache on a rerun."""
         return f"sub-calls {self.sub_calls}/{self.budget.max_llm_calls}"

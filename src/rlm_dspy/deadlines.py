@@ -140,17 +140,17 @@ def call(
         Interrupted: the wait ended first.
     """
 
-    def patiently() -> Any:
+    def call_in_scope() -> Any:
         with _DeadlineScope(deadline):
             return direct()
 
     deadline.check()
     if deadline.endless or here:
-        return patiently()
+        return call_in_scope()
     if can_await(lm):
         future = _submit_to_loop(_await_result(awaitable))
     else:
-        future = daemon_future(contextvars.copy_context().run, patiently)
+        future = daemon_future(contextvars.copy_context().run, call_in_scope)
     return _wait_for(future, deadline)
 
 

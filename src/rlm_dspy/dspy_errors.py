@@ -54,7 +54,7 @@ def _provider_error(error: DSPyLMError) -> type[errors.RLMError]:
         return errors.LMContextWindowError
     for ours in (errors.BatchStoppedError, errors.ConfigurationError):
         if any(isinstance(step, ours) for step in error_chain(error)):
-            return ours  # which an LM of DSPy's shows as an unexpected error
+            return ours  # DSPy's own LM reports it as an unexpected error
     kinds: list[tuple[type[BaseException], type[errors.LMError]]] = [
         (dspy.LMAuthError, errors.LMAuthError),
         (dspy.LMNotConfiguredError, errors.LMAuthError),
@@ -117,6 +117,7 @@ class UnreadableReplyError(errors.ActionError, AdapterParseError):  # type: igno
         self.adapter_name, self.signature, self.lm_response, self.parsed_result = "", None, "", None
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # pickle could not find the class, whose name is changed below
         return _unreadable_reply_error, self.args, self.__dict__
 
 
@@ -144,7 +145,7 @@ def mask_secrets(error: BaseException, lm: Any) -> None:
     for step in error_chain(error):
         step.args = tuple(redactor.text(item) if isinstance(item, str) else item for item in step.args)
         if isinstance(message := getattr(step, "message", None), str):
-            with suppress(AttributeError):  # a property that is made of the arguments
+            with suppress(AttributeError):  # a read-only property made from the arguments
                 step.message = redactor.text(message)
     if any(redactor.text(str(step)) != str(step) for step in error_chain(error)):
         error.__cause__, error.__suppress_context__ = None, True
@@ -181,8 +182,9 @@ def bad_sample(error: BaseException) -> tuple[str, str] | None:
     """Return the provider's code for a bad sample and the model's text, found among the error's causes, or None."""
     code, text = "", ""
     for cause in error_chain(error):
-        sample, wrote = _refused_sample(cause)
-        code, text = code or sample, text or wrote
+        cause_code, cause_text = _refused_sample(cause)
+        code = code or cause_code
+        text = text or cause_text
     if code:
         return code, text
     return None
@@ -190,12 +192,12 @@ def bad_sample(error: BaseException) -> tuple[str, str] | None:
 
 def error_chain(error: BaseException) -> list[Any]:
     """Return an error and its chain of causes, the first cause last."""
-    errors: list[Any] = []
-    step: BaseException | None = error
-    while step is not None and step not in errors and len(errors) < 12:
-        errors.append(step)
-        step = step.__cause__ or step.__context__
-    return errors
+    chain: list[Any] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain and len(chain) < 12:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    return chain
 
 
 def _refused_sample(cause: Any) -> tuple[str, str]:
@@ -203,8 +205,10 @@ def _refused_sample(cause: Any) -> tuple[str, str]:
     body = _error_body(cause)
     codes = [body.get("code"), *(getattr(cause, name, None) for name in ("provider_code", "code", "status_code"))]
     code = next((code for code in codes if isinstance(code, str) and code in BAD_SAMPLES), "")
-    kept = getattr(cause, "failed_generation", None) or body.get("failed_generation")
-    return code, kept if code and isinstance(kept, str) else ""
+    text = getattr(cause, "failed_generation", None) or body.get("failed_generation")
+    if code and isinstance(text, str):
+        return code, text
+    return code, ""
 
 
 def _error_body(cause: Any) -> dict[str, Any]:

@@ -109,4 +109,4 @@ class CorpusError(RLMError):
 
 
 class McpToolError(RLMError):
-    """A server of tools refused a call, did not answer in time, or has ended."""
+    """An MCP server refused a call, did not answer in time, or has ended."""

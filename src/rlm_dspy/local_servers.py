@@ -179,11 +179,11 @@ def ask_server(access: Access) -> LocalServer:
     rows = [row for row in rows[:MOST_MODELS] if isinstance(row, dict) and is_shown(row.get("id"))]
     owners = {row["owned_by"] for row in rows if isinstance(row.get("owned_by"), str)}
     if "llamacpp" in owners:
-        return _llama_cpp(shown, rows, _asked_beside(access, "/props"))
+        return _llama_cpp(shown, rows, _fetch_beside(access, "/props"))
     if "vllm" in owners:
         return LocalServer(shown, "vLLM", tuple(_served_model(row, "max_model_len") for row in rows))
-    known = _asked_beside(access, "/api/v0/models").get("data")
-    if isinstance(known, list) and any(_is_of_lm_studio(row) for row in known):
+    known = _fetch_beside(access, "/api/v0/models").get("data")
+    if isinstance(known, list) and any(_is_lm_studio_row(row) for row in known):
         return _lm_studio(shown, known)
     return LocalServer(shown, OTHER, tuple(_served_model(row, "max_model_len") for row in rows))
 
@@ -212,13 +212,13 @@ def _lm_studio(base: str, rows: list[Any]) -> LocalServer:
     """Parse LM Studio's own list: the window is known only for loaded models."""
     models = []
     for row in rows[:MOST_MODELS]:
-        if _is_of_lm_studio(row) and row.get("type") != "embeddings":
+        if _is_lm_studio_row(row) and row.get("type") != "embeddings":
             is_loaded = row.get("state") == "loaded"
             models.append(_served_model(row, "loaded_context_length") if is_loaded else ServedModel(row["id"]))
     return LocalServer(base, "LM Studio", tuple(models))
 
 
-def _is_of_lm_studio(row: Any) -> bool:
+def _is_lm_studio_row(row: Any) -> bool:
     return isinstance(row, dict) and is_shown(row.get("id")) and "state" in row and "max_context_length" in row
 
 
@@ -237,7 +237,7 @@ def _positive_count(value: Any) -> int | None:
     return None
 
 
-def _asked_beside(access: Access, path: str) -> dict[str, Any]:
+def _fetch_beside(access: Access, path: str) -> dict[str, Any]:
     """Return the answer at a path next to ``/v1``, or an empty dict."""
     root = shown_address(access.base).rstrip("/").removesuffix("/v1")
     try:

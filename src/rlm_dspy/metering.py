@@ -24,7 +24,7 @@ from rlm_dspy.replay import REPLY, RecordedReply
 from rlm_dspy.run import Usage, add_usage
 from rlm_dspy.spans import Recorder
 
-# The share of the price that providers take for a request in a batch; they take the whole price where none is named.
+# The share of the price that providers charge for a request in a batch; those not listed charge all of it.
 BATCH_SHARES = {"openai/": 0.5, "anthropic/": 0.5, "groq/": 0.5, "together_ai/": 0.5}
 # Providers on the user's own machines, whose tokens cost nothing.
 FREE_PROVIDERS = ("offline", "ollama/", "ollama_chat/", "hosted_vllm/", "lm_studio/", "llamafile/")
@@ -32,8 +32,8 @@ MOST_TOKENS = 10**9  # plausible maximum of one call
 TOKENS_OF_PART = 1_000  # estimated tokens of an image or another part of a prompt that is not text
 PART = "[part: "  # how the record names such a part
 LONG_PROMPT_PRICE = re.compile(r"input_cost_per_token_above_(\d+)k_tokens")
-FUNCTION_PREFIX = "callable/"  # of the model string of a function that stands for a model
-# The call that is being made, and whether an engine of ours has had to answer it; else DSPy's cache did.
+FUNCTION_PREFIX = "callable/"  # of the model string of a function that is used as a model
+# The id of the current call, and an entry for each request that an engine of ours answered; none if DSPy's cache did.
 _SENT: ContextVar[tuple[str, list[bool]] | None] = ContextVar("rlm_dspy_sent", default=None)
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
@@ -44,7 +44,7 @@ def tokens(text: str) -> int:
 
 
 def whole_count(reported: Any) -> int | None:
-    """Return a count of tokens that a server reports, None if no call can have it."""
+    """Return a token count that a server reports, None if it is not plausible."""
     try:
         count = int(reported)
         if 0 <= count <= MOST_TOKENS and count == float(reported):
@@ -58,7 +58,9 @@ def whole_count(reported: Any) -> int | None:
 def metadata(model: str) -> dict[str, Any]:
     """Return the packaged table's entry for a model string, or an empty dict."""
     provider, slash, name = model.partition("/")
-    entry: dict[str, Any] | None = model_info(provider, name) if slash else model_info("openai", model)
+    if not slash:
+        provider, name = "openai", model
+    entry: dict[str, Any] | None = model_info(provider, name)
     return entry or {}
 
 
@@ -98,14 +100,16 @@ def token_cost(
 
 
 def _rates_for(rates: Mapping[str, Any], prompt_tokens: int) -> dict[str, Any]:
-    """Return a table entry with the prices that hold for a prompt of this length in place of the base prices."""
+    """Return a table entry whose base prices are those of a prompt of this length."""
     starts = [int(match[1]) for name in rates if (match := LONG_PROMPT_PRICE.fullmatch(name))]
-    suffix = f"_above_{max((start for start in starts if prompt_tokens > start * 1_000), default=0)}k_tokens"
-    return {**rates, **{name.removesuffix(suffix): price for name, price in rates.items() if name.endswith(suffix)}}
+    reached = [start for start in starts if prompt_tokens > start * 1_000]
+    suffix = f"_above_{max(reached, default=0)}k_tokens"
+    long_prices = {name.removesuffix(suffix): price for name, price in rates.items() if name.endswith(suffix)}
+    return {**rates, **long_prices}
 
 
 def batch_share(model: str) -> float:
-    """Return the share of the price that a model's provider takes for a request in a batch."""
+    """Return the share of the price that a model's provider charges for a request in a batch."""
     return next((share for prefix, share in BATCH_SHARES.items() if model.startswith(prefix)), 1.0)
 
 
@@ -179,7 +183,8 @@ class Meter(BaseCallback):  # type: ignore[misc]
         replayed = self._replies.pop(call_id, None)
         mark = self._marks.pop(call_id, [True])
         # DSPy hands over the very list that the history entry holds, so identity finds it among concurrent calls.
-        entry = next((e for e in reversed(getattr(lm, "history", [])[-256:]) if e["outputs"] is outputs), None)
+        recent = reversed(getattr(lm, "history", [])[-256:])
+        entry = next((entry for entry in recent if entry["outputs"] is outputs), None)
         wraps_models = self._wraps_models(call_id)
         if wraps_models:
             usage = Usage()
@@ -210,7 +215,7 @@ class Meter(BaseCallback):  # type: ignore[misc]
             self.add(str(answered_by or getattr(lm, "model", "unknown")), usage)
 
     def _wraps_models(self, call_id: str) -> bool:
-        """Return whether a call that ends is one of a function that calls models itself, whose calls are counted."""
+        """Return whether the call that ends is of a function that called models, which are counted instead."""
         before = self._functions.pop(call_id, None)
         if before is None:
             self._ended += 1
@@ -280,7 +285,7 @@ def _request_mark(call_id: str) -> list[bool]:
 
 
 def note_request() -> None:
-    """Note that an engine answers a request, which DSPy's cache did not; it has ``notes_requests`` set."""
+    """Note that an engine, not DSPy's cache, answers a request; such engines have ``notes_requests`` set."""
     current = _SENT.get()
     if current is not None:
         current[1].append(True)
@@ -343,13 +348,9 @@ def _part_text(part: Any) -> str:
     if isinstance(part, str):
         return part
     if isinstance(part, Mapping):
-        text = part.get("text")
+        text, kind = part.get("text"), part.get("type")
     else:
-        text = getattr(part, "text", None)
-    if isinstance(part, Mapping):
-        kind = part.get("type")
-    else:
-        kind = type(part).__name__
+        text, kind = getattr(part, "text", None), type(part).__name__
     if isinstance(text, str):
         return text
     return f"{PART}{kind}]"
@@ -390,7 +391,7 @@ def response_usage(request: Any, response: Any, model: str) -> Usage:
 
 def _reported_usage(entry: dict[str, Any]) -> Usage:
     reported, response = entry["usage"] or {}, entry["response"]
-    # DSPy's cache keeps no usage in the entry; what is LiteLLM's own says that it came from there.
+    # DSPy's cache keeps no usage in the entry; a response of LiteLLM's own type has ``cache_hit`` set.
     is_lm15 = getattr(getattr(response, "usage", None), "input_tokens", None) is not None
     if getattr(response, "cache_hit", False) or (is_lm15 and not reported):
         return Usage(calls=1, cached_calls=1)  # nothing was spent
@@ -404,8 +405,10 @@ def _reported_usage(entry: dict[str, Any]) -> Usage:
     data = getattr(response, "provider_data", None)
     if cost is None and isinstance(data, dict):
         cost = data.get("cost")
-    details = reported.get("prompt_tokens_details") or {}
-    cached = min(sent, whole_count(details.get("cached_tokens") if isinstance(details, dict) else None) or 0)
+    details = reported.get("prompt_tokens_details")
+    cached = 0
+    if isinstance(details, dict):
+        cached = min(sent, whole_count(details.get("cached_tokens")) or 0)
     if cost is None:
         answered_by = data.get("answered_by") if isinstance(data, dict) else None
         cost = token_cost(str(answered_by or entry.get("model") or ""), sent, got, cached)
@@ -418,6 +421,7 @@ def _estimated_usage(call: dict[str, Any], model: str) -> Usage:
     for _, text in prompt_messages(call):
         sent += len(text) // CHARS_PER_TOKEN + text.count(PART) * TOKENS_OF_PART
     for output in call["outputs"] or ():
-        got += len(str((output.get("text") if isinstance(output, dict) else output) or "")) // CHARS_PER_TOKEN
+        written = output.get("text") if isinstance(output, dict) else output
+        got += len(str(written or "")) // CHARS_PER_TOKEN
     cost = token_cost(model, sent, got)
     return Usage(calls=1, prompt_tokens=sent, completion_tokens=got, cost=cost, estimated_calls=1)

@@ -26,7 +26,7 @@ _SCHEME = re.compile(r"\s*(?:bearer|basic|token) ", re.I)  # before a token in a
 _KEY_NAME = re.compile(r"_KEYS?$", re.I)  # may also be a key of a table, so the value must look like a secret
 _MIN_SECRET_CHARS = 8
 _MIN_PART_CHARS = 12  # of a line of a secret, and of the beginning or the end of a key
-_KEY = re.compile(r"[\w.~+-]{24,}")  # of a key, which begins like no other text, unlike an address
+_KEY = re.compile(r"[\w.~+-]{24,}")  # a key: unlike an address, it begins like no other text
 
 
 def is_secret_name(name: str) -> bool:
@@ -40,7 +40,7 @@ def _password(value: str) -> str:
         if "://" in value:
             return urlsplit(value.strip()).password or ""
         return ""
-    except ValueError:  # no address
+    except ValueError:  # not an address
         return ""
 
 
@@ -70,7 +70,7 @@ class Redactor:
             self.learn((password, unquote(password)))
 
     def learn(self, values: Iterable[str]) -> None:
-        """Add values that must never be shown; the surrounding blanks that keys often carry are handled."""
+        """Add values that must never be shown, with and without the blanks around them."""
         for value in values:
             for form in (value, value.strip()):
                 if len(form) >= _MIN_SECRET_CHARS:
@@ -79,7 +79,7 @@ class Redactor:
                 self._keys.add(value.strip())
 
     def text(self, text: str) -> str:
-        """Return the text with each secret masked, longest first so that no part of one remains; it keeps its lines."""
+        """Return the text with each secret masked, longest first so that no part of one remains; lines stay apart."""
         for value in sorted(self._values, key=len, reverse=True):
             if value in text:
                 text = text.replace(value, MASK + "\n" * value.count("\n"))
@@ -105,8 +105,7 @@ class Redactor:
         if isinstance(value, Mapping):
             shown: dict[str, Any] = {}
             for key, item in value.items():
-                is_secret = item and is_secret_name(str(key))
-                if is_secret:
+                if item and is_secret_name(str(key)):
                     shown[self.text(str(key))] = MASK
                 else:
                     shown[self.text(str(key))] = self.named(item)

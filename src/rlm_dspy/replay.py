@@ -81,6 +81,7 @@ class Replay:
         self._run_ids = deque(run_ids)
         self._started_runs = 0
         self._waiting: dict[object, deque[RecordedCall]] = defaultdict(deque)
+        self._dropped: tuple[RecordedCall, ...] = ()  # those that waited when the replay ended
         self._unanswered = {self._key(call.place, call.prompt) for call in calls if call.reply is None}
         for call in calls:
             if call.reply is not None:
@@ -108,7 +109,7 @@ class Replay:
             if key in self._unanswered or not self._goes_beyond(place):
                 return None
             left = sum(map(len, self._waiting.values()))
-            self._waiting_cleared()
+            self._drop_waiting()
         self._warn(step, left)
         return None
 
@@ -117,9 +118,7 @@ class Replay:
         calls = itertools.chain(*self._waiting.values(), self._dropped)
         return sum((call.reply.usage for call in calls if call.reply), Usage())
 
-    _dropped: tuple[RecordedCall, ...] = ()
-
-    def _waiting_cleared(self) -> None:
+    def _drop_waiting(self) -> None:
         self._dropped = tuple(itertools.chain(*self._waiting.values()))
         self._waiting.clear()
 
@@ -154,7 +153,7 @@ REPLAY: ContextVar[Replay | None] = ContextVar("rlm_dspy_replay", default=None)
 REPLY: ContextVar[RecordedReply | None] = ContextVar("rlm_dspy_recorded_reply", default=None)
 
 
-# The id of the root runs of a question that is known by it, None elsewhere.
+# The id that the root runs of a question get, because its client knows it already; None elsewhere.
 RUN_ID: ContextVar[str | None] = ContextVar("rlm_dspy_run_id", default=None)
 
 
@@ -165,8 +164,8 @@ def new_run_id() -> str:
 
 def root_run_id() -> str:
     """Return the id of a root run that starts in this context."""
-    if given := RUN_ID.get():
-        return given
+    if run_id := RUN_ID.get():
+        return run_id
     replay = REPLAY.get()
     if replay:
         return replay.next_run_id()

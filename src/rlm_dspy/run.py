@@ -46,7 +46,8 @@ def stopping_facts(error: BaseException) -> dict[str, str]:
     if isinstance(error, KeyboardInterrupt):
         return {"error": "interrupted by Ctrl-C", "stopped_by": INTERRUPTED}
     kind = type(error).__name__
-    return {"error": f"{kind}: {error}" if str(error) else kind, "stopped_by": getattr(error, "limit", None) or kind}
+    text = f"{kind}: {error}" if str(error) else kind
+    return {"error": text, "stopped_by": getattr(error, "limit", None) or kind}
 
 
 class _Value(BaseModel):

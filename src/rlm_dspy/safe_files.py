@@ -71,7 +71,7 @@ def protect_dspy_cache() -> None:
 
 
 def user_folder() -> Path:
-    """Return the user's home folder; where the system knows none, the root, as containers have it."""
+    """Return the user's home folder, or ``/`` if the system knows none, as in some containers."""
     try:
         return Path.home()
     except RuntimeError:
@@ -129,17 +129,17 @@ def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> No
     Raises:
         OSError: the file cannot be written.
     """
-    part = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.part")
+    temporary = path.with_name(f".{path.name[:80]}.{os.urandom(4).hex()}.part")
     try:
-        with open(part, "xb", opener=partial(os.open, mode=mode)) as file:
+        with open(temporary, "xb", opener=partial(os.open, mode=mode)) as file:
             file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         with contextlib.suppress(FileNotFoundError):
-            part.chmod(path.stat().st_mode & 0o777)
-        part.replace(path)
+            temporary.chmod(path.stat().st_mode & 0o777)
+        temporary.replace(path)
     finally:
-        part.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:
@@ -188,7 +188,7 @@ def try_lock(file: _OpenFile | int, *, shared: bool = False) -> bool:
             _lock_byte(descriptor)
         else:
             fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # as Linux and Windows say that another has it
+    except (BlockingIOError, PermissionError):  # how Linux and Windows report that another process has it
         return False
     return True
 

@@ -77,9 +77,8 @@ class Recorder:
         self._listeners: list[Listener] = [*LISTENERS.get(), *everywhere]
         self._spans: dict[int, Span] = {}
         self._clocks: dict[int, float] = {}  # when each open span started
-        self._last_prompts: dict[
-            tuple[str, bool], tuple[int, list[tuple[str, str]]]
-        ] = {}  # by run, and if it is a sub-call's
+        # The last span and its prompt, by run and by whether sub-calls made them.
+        self._last_prompts: dict[tuple[str, bool], tuple[int, list[tuple[str, str]]]] = {}
         self._lock = threading.RLock()
 
     @property
@@ -148,7 +147,7 @@ class Recorder:
         return Message.model_construct(role=role, content=kept_text(text, self.content))
 
     def recorded_reply(self, parent: int, prompt: Sequence[tuple[str, str]]) -> RecordedReply | None:
-        """Return the reply of the record that is being replayed to a call below a span, None if it has none."""
+        """Return the recorded reply to a call below a span; None if no record is replayed, or it has no such call."""
         if self.replay is None:
             return None
         with self._lock:
@@ -169,10 +168,10 @@ class Recorder:
                 cut[name] = cut_content(replace_surrogates(cut[name]), self.content)
         return cut
 
-    def _notify(self, what: str, span: Span, record: Record | None) -> None:
+    def _notify(self, method: str, span: Span, record: Record | None) -> None:
         for listener in list(self._listeners):
             try:
-                getattr(listener, what)(span, record)
+                getattr(listener, method)(span, record)
             except Exception as error:  # a watcher must not end the run that it watches
                 self._listeners.remove(listener)
                 name = getattr(listener, "label", type(listener).__name__)

@@ -1,7 +1,7 @@
 """Runs as OpenTelemetry spans, live: ``invoke_agent`` → ``chat`` and ``execute_tool``, a child inside its cell's span.
 
-Attributes have the names of OpenTelemetry's conventions for generative AI, which are still in development, so all stand
-here; OpenInference's stand beside them, for Phoenix. Usage is only on ``chat`` spans, so that sums are right.
+Attribute names follow OpenTelemetry's conventions for generative AI. These are still in development, so all names are
+in this file, with OpenInference's beside them for Phoenix. Only ``chat`` spans have usage, so that sums are right.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rlm_dspy import spans
 from rlm_dspy._version import __version__
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.run import Content, Message, Run, Span, Step, SubCall, cut_content, error_text
+from rlm_dspy.run import Content, Message, Run, Span, Step, SubCall, cut_content, cut_text, error_text
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def trace(
 
 
 def stop_tracing() -> None:
-    """End what :func:`trace` began; runs that are going on keep sending."""
+    """Stop what :func:`trace` started; runs in progress keep sending."""
     global _exporter
     if _exporter in spans.everywhere:
         spans.everywhere.remove(_exporter)
@@ -117,16 +117,15 @@ def _tracer_provider(endpoint: str | None) -> Any:
 
 
 def _configured_content() -> Content:
-    """Return the content that the standard variable asks for; it knows true and false, and the names of places."""
+    """Return the content that the standard variable asks for: true, false, ``short``, or a place like ``span_only``."""
     value = os.environ.get(CONTENT_VARIABLE, "").strip().lower()
     if value in ("", "false", "none", "no_content", "event_only"):
         return "none"
     if value in ("true", "full", "span_only", "span_and_event"):
         return "full"
-    if value != "short":
-        logger.warning("%s is %r, which is not known: no content is sent", CONTENT_VARIABLE, value)
     if value == "short":
         return "short"
+    logger.warning("%s is %r, which is not known: no content is sent", CONTENT_VARIABLE, value)
     return "none"
 
 
@@ -150,58 +149,56 @@ class SpanExporter:
 
     def started(self, span: Span, record: Run | None) -> None:
         """Start a span, with the attributes known by now."""
+        context = None
         if span.parent is not None:
-            above = self._contexts.get(span.parent)
-        else:
-            above = None
-        made = None
+            context = self._contexts.get(span.parent)
+        otel_span = None
         if span.kind in OPENINFERENCE_KINDS and self._is_ours(span):
             name, attributes = _start_attributes(span, record)
-            made = self._tracer.start_span(
-                name, context=above, kind=_span_kind(self._api, span), start_time=_nanoseconds(span.started)
+            otel_span = self._tracer.start_span(
+                name, context=context, kind=_span_kind(self._api, span), start_time=_nanoseconds(span.started)
             )
-            made.set_attributes({one: self._redacted(value) for one, value in attributes.items()})
-            above = self._api.set_span_in_context(made, above)
-        self._open[span.id], self._contexts[span.id] = made, above
+            otel_span.set_attributes({key: self._redacted(value) for key, value in attributes.items()})
+            context = self._api.set_span_in_context(otel_span, context)
+        self._open[span.id] = otel_span
+        self._contexts[span.id] = context
 
     def ended(self, span: Span, record: Run | Step | SubCall | None) -> None:
         """End a span: usage, content, the error."""
-        made, above = self._open.pop(span.id, None), self._contexts.pop(span.id, None)
-        if made is None:
-            self._add_event(span, above)
+        otel_span = self._open.pop(span.id, None)
+        context = self._contexts.pop(span.id, None)
+        if otel_span is None:
+            self._add_event(span, context)
             return
         attributes = _end_attributes(span, record)
         if self._content != "none":
             attributes |= self._content_attributes(span, record)
-        made.set_attributes(attributes)
+        otel_span.set_attributes(attributes)
         if span.error:
             kind = error_class(span.error)
             if span.kind == "cell" and self._content == "none" and not hasattr(builtins, kind):
                 kind = "Error"  # a cell may name a class after what it has read
-            made.set_attribute("error.type", kind)
+            otel_span.set_attribute("error.type", kind)
             if self._content != "none":
                 description = self._shown_text(span.error)
             else:
                 description = kind
-            made.set_status(self._api.Status(self._api.StatusCode.ERROR, description))
-        made.end(_nanoseconds(span.started + (span.seconds or 0.0)))
+            otel_span.set_status(self._api.Status(self._api.StatusCode.ERROR, description))
+        otel_span.end(_nanoseconds(span.started + (span.seconds or 0.0)))
 
     def _is_ours(self, span: Span) -> bool:
         if not traces_dspy_already():
             return True
         return span.kind == "cell" and self._api.get_current_span().get_span_context().is_valid
 
-    def _add_event(self, span: Span, above: Any) -> None:
+    def _add_event(self, span: Span, context: Any) -> None:
         """Note a wait or a failed sub-call, which have no span of their own, in the span around them."""
-        if above is not None:
-            around = self._api.get_current_span(above)
-        else:
-            around = None
-        if around is None or not (span.kind == "wait" or (span.kind == "sub_call" and span.error)):
+        if context is None or not (span.kind == "wait" or (span.kind == "sub_call" and span.error)):
             return
         facts: dict[str, Any] = {"rlm.provider": span.name, "rlm.seconds": span.seconds or 0.0}
         if span.kind == "sub_call":
             facts = {"rlm.kind": span.name, "error.type": error_class(span.error)}
+        around = self._api.get_current_span(context)
         around.add_event(f"rlm.{span.kind}", facts, _nanoseconds(span.started))
 
     def _content_attributes(self, span: Span, record: Any) -> dict[str, Any]:
@@ -223,10 +220,7 @@ class SpanExporter:
         return value
 
     def _shown_text(self, text: str) -> str:
-        shown: str = cut_content(self._redactor.text(text), self._content)
-        if len(shown) <= MAX_TEXT_CHARS:
-            return shown
-        return f"{shown[:MAX_TEXT_CHARS]}… ({len(shown):,} characters)"
+        return cut_text(cut_content(self._redactor.text(text), self._content), MAX_TEXT_CHARS)
 
 
 def error_class(error: str | None) -> str:

@@ -57,8 +57,8 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
     input_paths.note_unused_excludes(corpus, request.choice, terminal)
     if written := outputs_below(paths):
         note_daily(terminal, loaded.settings.home, input_paths.own_text(written), paths)
-    _note_skipped(corpus, terminal)
-    _count_skipped(corpus, paths, loaded.settings.home, terminal)
+    _note_problems(corpus, terminal)
+    _note_skipped(corpus, paths, loaded.settings.home, terminal)
     if request.resumed is not None:
         resume.check_unchanged(request, corpus, terminal)
         resume.note_resumed(request.resumed, terminal)
@@ -74,7 +74,7 @@ def answer(request: AskRequest, terminal: Terminal) -> int:
 
 
 def _warm_sandbox() -> None:
-    """Start the sandbox during the imports; its first user waits for it and gets any error again."""
+    """Start the sandbox during the imports; its first user waits for it, and sees the error if it failed."""
     from rlm_dspy.sandbox import Sandbox, default_factory, prewarm
 
     def start() -> None:
@@ -100,7 +100,7 @@ def _find_resumed(request: AskRequest, folder: Path) -> AskRequest:
     return resume.resumed_request(request, read_resumed(RunStore(folder).find(str(request.resume))))
 
 
-def _note_skipped(corpus: Corpus, terminal: Terminal) -> None:
+def _note_problems(corpus: Corpus, terminal: Terminal) -> None:
     named = [problem for problem in corpus.problems if problem.given]
     for problem in named[:_MAX_NAMED_PROBLEMS]:
         terminal.note(f"warning: {input_paths.problem_text(corpus, problem)}")
@@ -120,7 +120,7 @@ def _note_skipped(corpus: Corpus, terminal: Terminal) -> None:
         terminal.note(f"warning: limits left out {counted_noun(len(limited) - _MAX_NAMED_FILES, 'more file')}.")
 
 
-def _count_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:
+def _note_skipped(corpus: Corpus, paths: Sequence[str], home: Path, terminal: Terminal) -> None:
     if corpus.skipped:
         counted = (
             f"{counted_noun(len(corpus), 'file')} read, {len(corpus.skipped):,} skipped "

@@ -85,12 +85,12 @@ def read_questions(place: str) -> Iterator[dict[str, Any]]:
         raise CorpusError(f"{place} cannot be read: {error.strerror}. Name a JSONL file of questions.") from error
     except UnicodeDecodeError as error:
         raise CorpusError(f"{place} is not UTF-8 (at byte {error.start}). Save it as UTF-8.") from error
-    is_any = False
+    has_question = False
     for number, line in enumerate(lines, 1):
         if line.strip():
-            is_any = True
+            has_question = True
             yield _parse_question(line, f"{place}:{number}")
-    if not is_any:
+    if not has_question:
         raise CorpusError(f"{place} contains no questions. {QUESTION_FORMAT}")
 
 
@@ -102,7 +102,7 @@ def _parse_question(line: str, where: str) -> dict[str, Any]:
         text.encode()
     except (TypeError, KeyError, AttributeError, UnicodeEncodeError) as error:
         raise CorpusError(f"{where} is not a question. {QUESTION_FORMAT}") from error
-    except (ValueError, RecursionError) as error:  # also a number of too many digits, and too many brackets
+    except (ValueError, RecursionError) as error:  # also for numbers that are too long and nesting that is too deep
         reason = getattr(error, "msg", str(error))
         raise CorpusError(f"{where} is not JSON: {reason}. {QUESTION_FORMAT}") from error
     if not text.strip():
@@ -239,11 +239,10 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         parts = [
             f"{report.answered:,} of {counted_noun(len(report.rows), 'question')} answered",
             f"{report.success_rate:.1%}",
-            *([f"{report.not_found:,} of them found nothing"] if report.not_found else []),
-            f"{report.reused:,} reused",
-            render.cost_text(report.cost),
-            f"{report.seconds:.1f} s",
         ]
+        if report.not_found:
+            parts.append(f"{report.not_found:,} of them found nothing")
+        parts += [f"{report.reused:,} reused", render.cost_text(report.cost), f"{report.seconds:.1f} s"]
         terminal.note(" · ".join(parts))
         for row in report.unsaved:
             terminal.answer(json_output.redacted_json(row, terminal.redactor))
@@ -253,9 +252,9 @@ def _print_report(report: Any, request: BatchRequest, terminal: Terminal) -> int
         terminal.error("Free some disk space and repeat the command with --resume; finished calls are not repeated.")
     elif report.stopped_by:
         reason = {"stop": "Ctrl-C", "max_cost": "--max-cost"}.get(report.stopped_by, report.stopped_by)
-        is_error = any(row["error"]["type"] == report.stopped_by for row in report.failed)
-        first = "fix it, then " if is_error else ""
-        reason = "the error above" if is_error else reason
+        first = ""
+        if any(row["error"]["type"] == report.stopped_by for row in report.failed):
+            reason, first = "the error above", "fix it, then "
         terminal.error(f"stopped by {reason}; {first}repeat the command with --resume for the remaining questions.")
     return _exit_code(report)
 

@@ -31,7 +31,7 @@ from rlm_dspy.rlm.talk import Talk
 from rlm_dspy.run import Run, Usage
 
 MIN_INDEXED_CHARS = 20_000_000  # characters from which a conversation builds an index
-MAX_EARLIER_QUESTIONS = 40  # earlier questions passed along; beyond it only the newest half, for prompts share more so
+MAX_EARLIER_QUESTIONS = 40  # in a prompt; beyond it only the newest half, so that prompts keep a common beginning
 
 HELP = """/add PATH…  read more files
 /files      list the files
@@ -47,8 +47,7 @@ COMMANDS = tuple(line.split()[0] for line in HELP.splitlines())
 
 def _without_quotes(name: str) -> str:
     """Return a file name without the quotes around it; one without any may have spaces."""
-    quoted = len(name) > 2 and name[0] == name[-1] and name[0] in "\"'"
-    if quoted:
+    if len(name) > 2 and name[0] == name[-1] and name[0] in "\"'":
         return name[1:-1]
     return name
 
@@ -74,7 +73,7 @@ class Discussion:
         return self._talk(**inputs)
 
     def add_turn(self, history: dspy.History) -> None:
-        """Take the history that a prediction returned, with what its evidence says and not where it stands."""
+        """Keep the history that a prediction returned, with only the quotes and sources of its evidence."""
         *before, last = history.messages
         quotes = [{key: item.get(key) for key in ("quote", "source")} for item in last.get(out_option.EVIDENCE) or ()]
         self.history = newest_turns([*before, {**last, out_option.EVIDENCE: quotes}])
@@ -143,8 +142,8 @@ class Chat:
         choice: Mapping[str, Any],
         *,
         as_json: bool,
-        events: bool = False,
-        is_continued: bool = False,
+        events: bool,
+        is_continued: bool,
     ) -> None:
         self._terminal = terminal
         self._json = as_json
@@ -177,7 +176,7 @@ class Chat:
 
     def _note_other_files(self) -> None:
         """Say so if a continued conversation is not about the same files any more."""
-        files = conversation.digest_of(document.name for document in self._corpus.documents)
+        files = conversation.digest_of(self._corpus.names)
         if self._conversation.files not in ("", files):
             self._terminal.note("The files are not the same as in the earlier questions; /files lists them.")
         self._conversation.files = files
@@ -217,19 +216,19 @@ class Chat:
 
     def _input_lines(self) -> Iterator[str]:
         """Yield lines from the terminal or a pipe; Ctrl-C at the prompt drops the line."""
-        asked = sys.stdin is not None and sys.stdin.isatty()
+        is_terminal = sys.stdin is not None and sys.stdin.isatty()
         if reconfigure := getattr(sys.stdin, "reconfigure", None):
             reconfigure(errors="surrogateescape")  # so that invalid text only costs its line
         while sys.stdin is not None:
             try:
-                line = input("> ") if asked else sys.stdin.readline()
+                line = input("> ") if is_terminal else sys.stdin.readline()
             except EOFError:
                 self._terminal.note("")
                 return
             except KeyboardInterrupt:
                 self._terminal.note("")
                 continue
-            if not line and not asked:
+            if not line and not is_terminal:
                 return
             try:
                 line.encode()
@@ -315,7 +314,7 @@ class Chat:
             self._terminal.error(str(error))
             return
         self._corpus = self._corpus.add(more)
-        self._conversation.files = conversation.digest_of(document.name for document in self._corpus.documents)
+        self._conversation.files = conversation.digest_of(self._corpus.names)
         self._conversation.paths += tuple(map(_absolute_path, paths))
         self._save_for_later()
         self._build_index()

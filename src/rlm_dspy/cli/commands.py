@@ -450,7 +450,7 @@ def make_questions(terminal: Terminal, /, paths: tuple[str, ...], count: int, se
 
     folder = out.resolve().parent
     context = {"files": [os.path.relpath(Path(path).resolve(), folder) for path in paths]}
-    # The questions, and what optimize makes of them by default, are not among the files that they are about.
+    # Leave out the questions and optimize's default output folders: the questions are not about them.
     if leave := [*leaving_out(out, paths), *(f"{place}-*/" for place in leaving_out(out.with_suffix(""), paths))]:
         context["exclude"] = leave
     questions = file_questions.make_questions(data.context(context, folder), count, seed=seed)
@@ -510,9 +510,9 @@ def optimize(terminal: Terminal, /, data: Path, **options: Any) -> int:
     return run(OptimizeRequest(data=data, flags=flags, **options), terminal)
 
 
-# What DSPy and LiteLLM make as they load stays; looking through it for garbage takes a sixth of the time.
+# The objects that DSPy and LiteLLM make while they load live on; collecting garbage takes a sixth of that time.
 GC_THRESHOLDS = (20_000, 50, 100)
-# What the system says where a disk, a quota or a file is full, or may not be written.
+# The system's errors for a full disk, quota or file, and for one that cannot be written.
 FULL_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 FULL_DISK_ADVICE = "Make room and run it again: `rlm-dspy trace last` has the run of an ask, `batch --resume` goes on."
 
@@ -544,7 +544,7 @@ for _command in (
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code; without ``args`` it is the process's own command, and ends it."""
+    """Run the command and return its exit code; without ``args``, run that of this process and end the process."""
     if args is not None:
         return _run_app(args)
     if not reopen_closed_streams():

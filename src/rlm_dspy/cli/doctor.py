@@ -32,7 +32,7 @@ NO_NATIVE = "Run it in WSL (Windows) or in Docker, where the native sandbox work
 
 @dataclass(frozen=True)
 class PlatformFacts:
-    """What the line depends on; tests make those of other platforms."""
+    """The facts that the line on the platform depends on; tests pass those of other platforms."""
 
     system: str  # as sys.platform
     machine: str
@@ -41,7 +41,7 @@ class PlatformFacts:
     has_deno: bool
 
 
-def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool = False) -> int:
+def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_container: bool) -> int:
     """Run and print all checks, and return the exit code."""
     loaded = settings.load_for(terminal, {"model": model})
     values = loaded.settings
@@ -56,7 +56,8 @@ def diagnose(terminal: Terminal, model: str | None, *, as_json: bool, in_contain
         *_check_providers(choice),
     ]
     around += _check_keys(keys)
-    around += check_container() if in_container else []
+    if in_container:
+        around += check_container()
     asked = [*_check_model(choice, values), *_check_other_models(values)]
     checks = [*around, *asked]
     if as_json:

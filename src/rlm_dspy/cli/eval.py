@@ -66,13 +66,13 @@ def run(request: EvalRequest, terminal: Terminal) -> int:
         raise click.UsageError("--program applies to the side rlm; add rlm to --compare.")
     program = find_program(request.program, values.home, terminal) if request.program else None
     place = request.journal or values.home / "eval" / f"{request.data.stem}.jsonl"
-    chosen = chosen.with_lms(lambda lm: lm.copy(cache=False)) if request.fresh else chosen
+    if request.fresh:
+        chosen = chosen.with_lms(lambda lm: lm.copy(cache=False))
     waves = _make_waves(request, values, place, terminal)
+    budget = values.budget
     if waves is not None:
         terminal.note(_plan_text(names, chosen, examples))
         chosen = chosen.with_lms(lambda lm: batched_lm(lm, waves))
-    budget = values.budget
-    if waves is not None:
         budget = budget.model_copy(update={"max_concurrency": SUB_CALLS_AT_ONCE})
     asked = [_make_contender(name, program, budget, chosen) for name in names]
     for side in asked:
@@ -207,7 +207,9 @@ class EvalProgress:
 
 def _fallback_notice(rows: list[Row], chosen: model_choice.ChosenModels) -> str:
     """Return a note on how many questions a fallback answered, fully or in part; empty if none."""
-    asked = {chosen.name, *([chosen.sub_lm.model] if chosen.sub_lm else [])}
+    asked = {chosen.name}
+    if chosen.sub_lm:
+        asked.add(chosen.sub_lm.model)
     mixed = [set(row.models) - asked for row in rows if set(row.models) - asked]
     if not mixed:
         return ""
@@ -267,7 +269,7 @@ def _runs_folder(request: EvalRequest) -> Path | None:
 def _page_facts(
     request: EvalRequest, values: settings.Settings, chosen: model_choice.ChosenModels, questions: int
 ) -> dict[str, str]:
-    """Return what the head of the page tells."""
+    """Return the facts for the head of the page."""
     limits = values.budget.model_dump(exclude_none=True)
     return {
         "date": report.time_stamp(),
@@ -287,7 +289,7 @@ def _page_facts(
 
 
 def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str, str], runs: Path | None) -> bool:
-    """Write the page, its texts without secrets, and return whether that worked."""
+    """Write the page with secrets masked, and return whether that worked."""
     links = report.find_run_links(rows, runs) if runs else {}
     clean = [Row.model_validate(terminal.redactor.value(row.model_dump())) for row in rows]
     title = f"{Path(facts['data']).name} · {facts['model']} · {facts['metric']}"

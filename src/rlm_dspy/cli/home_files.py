@@ -17,7 +17,7 @@ from rlm_dspy import safe_files
 def user_toml() -> Path:
     """Return the user's settings file (``$XDG_CONFIG_HOME/rlm-dspy/config.toml`` on Linux)."""
     folder = Path(click.get_app_dir("rlm-dspy"))
-    if folder.parts[0] == "~":  # unknown, and not a folder of that name below the current one
+    if folder.parts[0] == "~":  # the home is unknown; do not make a folder "~" in the current one
         folder = safe_files.user_folder().joinpath(*folder.parts[1:])
     return folder / "config.toml"
 
@@ -26,7 +26,7 @@ def home_folder() -> Path:
     """Return the setting ``home`` without loading the settings: the environment, the user's file, the default."""
     if os.environ.get("RLM_DSPY_HOME"):
         return safe_files.cache_folder()
-    if not os.path.isfile(user_toml()):  # a named pipe would be waited for
+    if not os.path.isfile(user_toml()):  # reading a named pipe would block
         return safe_files.cache_folder()
     with contextlib.suppress(OSError, ValueError):  # other commands report a broken file
         home = tomllib.loads(user_toml().read_text(encoding="utf-8-sig")).get("home")

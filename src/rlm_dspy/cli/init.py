@@ -93,12 +93,12 @@ def set_up(terminal: Terminal) -> int:
     return exit_codes.FAILED
 
 
-def _ask_model(choice: lms.ModelChoice, is_free: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
+def _ask_model(choice: lms.ModelChoice, is_unset: bool, origins: Mapping[str, str], terminal: Terminal) -> ModelAnswer:
     """Ask for a model or a server until one works or the user keeps it anyway."""
     listed = list_models(os.environ).rows
     for row in listed[:MAX_OFFERED]:
         terminal.note(f"found    {row.name} ({row.provider})")
-    if is_free and choice.offline and listed:
+    if is_unset and choice.offline and listed:
         suggested = listed[0].name
     else:
         suggested = choice.model
@@ -134,7 +134,8 @@ def _ask_server(answer: str, terminal: Terminal) -> tuple[str, str]:
     try:
         address = ollama.base_url({}, answer)
         if _is_ollama(address):
-            os.environ["OLLAMA_HOST"], prefix, kind = address, OLLAMA, "Ollama"
+            os.environ["OLLAMA_HOST"] = address
+            prefix, kind = OLLAMA, "Ollama"
             names = [model.name for model in ollama.models(address) if model.chats]
         else:
             os.environ.pop(OPENAI_KEY, None)
@@ -142,7 +143,8 @@ def _ask_server(answer: str, terminal: Terminal) -> tuple[str, str]:
                 address = answer.rstrip("/")
             else:
                 address = f"{answer.rstrip('/')}/v1"
-            os.environ["OPENAI_API_BASE"], prefix = address, OPENAI
+            os.environ["OPENAI_API_BASE"] = address
+            prefix = OPENAI
             server, key = _models_at(address, terminal)
             names, kind = [model.name for model in server.models], server.kind
     except (ConfigurationError, ServerUnreachableError, ollama.OllamaUnreachableError) as error:
@@ -168,7 +170,7 @@ def _is_ollama(address: str) -> bool:
 
 
 def _models_at(address: str, terminal: Terminal) -> tuple[LocalServer, str]:
-    """Return what a server lists and the key that was typed, because it refused to list anything without one.
+    """Return what a server lists, and the key that was typed if it refused to list anything without one.
 
     Raises:
         ServerUnreachableError: it lists no models.
@@ -205,11 +207,10 @@ def _note_address(chosen: ModelAnswer, terminal: Terminal) -> None:
     """Say where the address of the model's server is kept, or that it is not."""
     for name, address in chosen.server.items():
         terminal.note(f"{name} is {shown_address(address)}, for all models under {chosen.model.partition('/')[0]}/.")
-    provider = chosen.model.partition("/")[0].upper()
     if chosen.server:
-        names = []
-    else:
-        names = [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL")]
+        return
+    provider = chosen.model.partition("/")[0].upper()
+    names = [f"{provider}_{name}" for name in ("API_BASE", "BASE_URL")]
     if variable := next((name for name in names if os.environ.get(name)), ""):
         terminal.note(
             f"warning: the server's address is that of {variable}, which the file cannot hold. Set it in each shell, "
@@ -232,7 +233,7 @@ def _ask_key(variable: str, origins: Mapping[str, str], terminal: Terminal, *, i
 
 
 def _type_key(variable: str, terminal: Terminal) -> str:
-    """Return the key that was typed, empty for none; what cannot be a key is asked again."""
+    """Return the key that was typed, empty for none; ask again if it cannot be a key."""
     terminal.note(f"2. Which key? Type or paste {variable}; it is not shown. Enter for none.")
     while key := read_secret(f"{variable}: "):
         terminal.redactor.learn([key])

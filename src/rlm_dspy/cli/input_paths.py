@@ -52,9 +52,9 @@ def read(paths: Sequence[str], choice: Mapping[str, Any]) -> corpus.Corpus:
         raise CorpusError(by_flags(str(error))) from error
 
 
-def note_unused_excludes(found: corpus.Corpus, choice: Mapping[str, Any], terminal: Terminal) -> None:
-    """Say that --exclude left nothing out: it may be misspelt, and what it was to leave out is read."""
-    if choice["exclude"] and not any(skipped.reason == "excluded" for skipped in found.skipped):
+def note_unused_excludes(files: corpus.Corpus, choice: Mapping[str, Any], terminal: Terminal) -> None:
+    """Warn if --exclude matched nothing: if it is misspelt, files are read that the user wanted to leave out."""
+    if choice["exclude"] and not any(skipped.reason == "excluded" for skipped in files.skipped):
         terminal.note(f"warning: nothing has a name like --exclude {' '.join(choice['exclude'])}, so all was read.")
 
 
@@ -96,30 +96,36 @@ def by_flags(text: str) -> str:
     return text
 
 
-def problem_text(read: corpus.Corpus, problem: Problem) -> str:
+def problem_text(files: corpus.Corpus, problem: Problem) -> str:
     """Return a file's problem, with the path as the user can open it."""
-    return f"{path_of(read, problem.name)}: {'not read: ' if problem.unread else ''}{by_flags(problem.reason)}"
+    prefix = "not read: " if problem.unread else ""
+    return f"{path_of(files, problem.name)}: {prefix}{by_flags(problem.reason)}"
 
 
-def path_of(read: corpus.Corpus, name: str) -> str:
+def path_of(files: corpus.Corpus, name: str) -> str:
     """Return the path of a file, read or not, as the user can open it."""
-    return shown_name(read, name)
+    return shown_name(files, name)
 
 
 def _read_limits(choice: Mapping[str, Any]) -> dict[str, int]:
     units = {"max_file_mb": ("max_file_bytes", 1e6), "max_files": ("max_files", 1), "max_gb": ("max_bytes", 1e9)}
-    limits = ((units[name], choice[name]) for name in units if choice.get(name) is not None)
-    return {name: max(1, round(value * unit)) for (name, unit), value in limits}
+    limits: dict[str, int] = {}
+    for option, (limit, unit) in units.items():
+        if choice.get(option) is not None:
+            limits[limit] = max(1, round(choice[option] * unit))
+    return limits
 
 
 def leaving_out(file: Path, paths: Sequence[str]) -> list[str]:
     """Return patterns that exclude the file, one for each folder or glob among the paths that contains it."""
-    file, patterns = file.resolve(), []
+    file = file.resolve()
+    patterns: list[str] = []
     for path in map(Path, paths):
         fixed: Iterable[str] = path.parts
         if not os.path.exists(path):
             fixed = itertools.takewhile(lambda part: not glob.has_magic(part), path.parts)
-        if (root := Path(os.path.expanduser(Path(*fixed))).resolve()) in file.parents:
+        root = Path(os.path.expanduser(Path(*fixed))).resolve()
+        if root in file.parents:
             patterns.append("/" + re.sub(r"([\\*?\[\]!# ])", r"\\\1", file.relative_to(root).as_posix()))
     return patterns
 

@@ -32,7 +32,7 @@ class SigintContext(ABC):
 
     @abstractmethod
     def _watch(self) -> None:
-        """Wait for Ctrl-C and tell about it; called in a thread of its own."""
+        """Wait for Ctrl-C and report it; called in a thread of its own."""
 
     @abstractmethod
     def _end_watch(self) -> None:
@@ -55,11 +55,11 @@ class SigintContext(ABC):
 
 
 class Interrupts(SigintContext):
-    """Within the context, the first Ctrl-C sets ``event`` and calls ``tell``; the second raises KeyboardInterrupt."""
+    """Within the context, the first Ctrl-C sets ``event`` and calls ``report``; the second raises KeyboardInterrupt."""
 
-    def __init__(self, event: threading.Event, tell: Callable[[], None]) -> None:
+    def __init__(self, event: threading.Event, report: Callable[[], None]) -> None:
         self.event = event
-        self._tell = tell
+        self._report = report
         self._over = False
 
     def _handle_sigint(self, number: int, frame: FrameType | None) -> None:
@@ -70,7 +70,7 @@ class Interrupts(SigintContext):
     def _watch(self) -> None:
         self.event.wait()
         if not self._over:
-            self._tell()
+            self._report()
 
     def _end_watch(self) -> None:
         self._over = not self.event.is_set()

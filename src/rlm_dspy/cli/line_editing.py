@@ -43,12 +43,12 @@ def line_editing(history: Path, commands: Sequence[str]) -> Iterator[None]:
 
 
 def completions(line: str, word: str, commands: Sequence[str]) -> list[str]:
-    """Return what ``word``, the last of ``line``, may become: a command at its start, a path after some commands."""
+    """Return the completions of the last ``word`` of ``line``: commands at its start, paths after some commands."""
     if line.startswith(PATH_COMMANDS):
         paths = sorted(glob.glob(glob.escape(os.path.expanduser(word)) + "*"))
-        for place, path in enumerate(paths):
+        for number, path in enumerate(paths):
             if os.path.isdir(path):
-                paths[place] = f"{path}/"
+                paths[number] = f"{path}/"
         return paths
     if line == word and word.startswith("/"):
         return [f"{command} " for command in commands if command.startswith(word)]

@@ -75,7 +75,6 @@ def _skipped_rows(corpus: Corpus) -> Iterator[dict[str, str]]:
 
 
 def _corpus_totals(corpus: Corpus) -> dict[str, int]:
-
     return {
         "files": len(corpus),
         "size": sum(document.size for document in corpus.documents),
@@ -87,7 +86,6 @@ def _corpus_totals(corpus: Corpus) -> dict[str, int]:
 
 
 def _print_listing(corpus: Corpus, terminal: Terminal) -> None:
-
     def files() -> Iterator[_Row]:
         yield ["kind", "bytes", "lines", "~tokens", "path"]
         for row in _file_rows(corpus):
@@ -116,7 +114,8 @@ def _print_table(rows: Callable[[], Iterable[_Row]], right: frozenset[int], term
     widths: list[int] = []
     for row in rows():
         widths = [max(pair) for pair in zip(widths or [0] * len(row), map(len, row), strict=True)]
-    widest, left = ["x" * width for width in widths], iter(rows())
+    widest = ["x" * width for width in widths]  # gives each part the same widths, and is not printed
+    left = iter(rows())
     while some := list(islice(left, _AT_ONCE)):
         terminal.answer("\n".join(table_lines([widest, *some], right)[1:]))
     if widths:

@@ -102,7 +102,7 @@ def run(request: OptimizeRequest, terminal: Terminal) -> int:
         return exit_codes.FAILED
     is_new = not os.path.exists(job.folder)
     optimizing = optimization.Optimization(job, plan, resume=request.resume, say=terminal.note)
-    if is_new:  # a folder of the user's has other files
+    if is_new:  # an existing folder may hold the user's own files
         remember_output(job.folder)
     if optimizing.shared_budget.calls:
         terminal.note(
@@ -138,7 +138,7 @@ def split_questions(request: OptimizeRequest) -> list[list[dspy.Example]]:
 
 
 def _load_part(name: str, path: Path, request: OptimizeRequest) -> list[dspy.Example]:
-    """Return the questions of a set; ids that they do not have themselves begin with its name if files share theirs."""
+    """Return the questions of a set; generated ids begin with its name if another file has the same stem."""
     others = [
         other for other in (request.data, request.val, request.test) if other and other.resolve() != path.resolve()
     ]

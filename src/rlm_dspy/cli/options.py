@@ -243,7 +243,7 @@ def take_options(options: dict[str, Any], names: Sequence[str]) -> dict[str, Any
 
 
 def paths_argument(command: Command) -> Command:
-    """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin; a list of more may be given too."""
+    """Add ``[PATH]...``: files, folders, globs, or ``-`` for stdin, and those that ``--files-from`` lists."""
 
     @functools.wraps(command)
     def with_listed(*args: Any, paths: tuple[str, ...], files_from: str | None, null: bool, **options: Any) -> Any:
@@ -300,7 +300,7 @@ def check_deadline(options: dict[str, Any]) -> None:
 
 
 def given_options(ctx: click.Context, names: Sequence[str] = ()) -> list[str]:
-    """Return the options of a command that its arguments have, as they are written; ``names`` limits them."""
+    """Return the options that the user gave, as messages spell them; if ``names`` are given, only of these."""
     spellings = []
     for param in ctx.command.params:
         wanted = isinstance(param, click.Option) and (not names or param.name in names)

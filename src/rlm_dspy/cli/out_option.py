@@ -78,7 +78,7 @@ def read_out(out: str) -> str:
 
 
 def is_schema(out: str) -> bool:
-    """Whether the outputs are given as a JSON schema."""
+    """Return whether the outputs are given as a JSON schema."""
     return out.startswith("{")
 
 

@@ -41,7 +41,7 @@ def check_replaceable(path: Path | None, name: str) -> None:
 def outputs_below(paths: Sequence[str]) -> list[Path]:
     """Return the outputs in the folders of these paths, with the journals and copies beside them.
 
-    One that is itself one of the paths is not returned.
+    Those that are named in the paths themselves are left out.
     """
     named = {Path(os.path.expanduser(path)).resolve() for path in paths if "://" not in path and path != "-"}
     return [place for place in _existing_outputs() if place not in named and named & set(place.parents)]

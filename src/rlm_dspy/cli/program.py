@@ -89,7 +89,7 @@ def pack(terminal: Terminal, /, folder: Path, repo: str, licence: str, test: Pat
     for name in (program_folder.PROGRAM, program_folder.CARD):
         command += ["--include", name]
     terminal.answer(shlex.join(command))
-    terminal.note("After the upload, others use it with ask --program hf://" + repo + "@COMMIT.")
+    terminal.note(f"After the upload, others use it with ask --program hf://{repo}@COMMIT.")
 
 
 def _checked_program(terminal: Terminal, place: str) -> tuple[Path, dict[str, Any]]:

@@ -74,7 +74,7 @@ class WaveInterrupts(SigintContext):
         self._waves, self._note, self._advice = waves, note, advice
         self._stop = stop or threading.Event()
         self._wake, self._second = threading.Event(), threading.Event()
-        self._count = 0  # of Ctrl-C
+        self._count = 0  # how often Ctrl-C was pressed
         self._over = False
 
     @property

@@ -92,7 +92,7 @@ def estimate_text(facts: dict[str, Any]) -> str:
 
 
 def _exploration_estimate(steps: int, sub_calls: int) -> tuple[int, int, int]:
-    """Each step's prompt contains all earlier steps; sub-calls stand alone."""
+    """Return calls, prompt tokens and reply tokens; a step's prompt contains all earlier steps."""
     prompt = (
         sum(PROTOCOL_TOKENS + step * (OUTPUT_TOKENS + REPLY_TOKENS) for step in range(steps))
         + sub_calls * SUB_PROMPT_TOKENS
@@ -172,7 +172,7 @@ class Asking:
             stack.enter_context(self._save_run_on_error())
             watch = stack.enter_context(self._show_progress())
             self._asked = self._log.asked = self.asked_facts(chosen)
-            if entry_error(self.values.home) is None:  # if not, what saves the run says so
+            if entry_error(self.values.home) is None:  # else saving the run will say why it cannot
                 stack.enter_context(listening(self._log))
             answerer = self._answerer(watch, chosen, tools)
             answered = answerer.answer(self.corpus, self.request.question, **self.more_inputs())
@@ -323,17 +323,16 @@ class Asking:
         """Save the partial run if an exception or Ctrl-C ends it early."""
         try:
             yield
-        finally:
-            error = sys.exc_info()[1]
-            if error is not None and self._events:
+        except BaseException as error:
+            if self._events:
                 if isinstance(error, RLMError):
                     code = exit_codes.code(error)
                 else:
                     code = exit_codes.INTERRUPTED
                 self._events.fail(error, code)
                 self.terminal.shows_events = False
-            if error is not None:
-                self._keep_unfinished(error)
+            self._keep_unfinished(error)
+            raise
 
     def _keep_unfinished(self, error: BaseException) -> None:
         """Keep what there is of a run without an answer: its log if it can be resumed, else the partial run."""
@@ -444,7 +443,12 @@ def _log_event(event: Event) -> None:
 
 
 def _usage_line(run: Run, mode: str) -> str:
-    parts = [f"{run.model} ({mode})", counted_noun(len(run.steps), "step")]
-    parts.append(counted_noun(run.sub_calls, "sub-call"))
-    parts.append(counted_noun(run.usage.total_tokens, "token"))
-    return " · ".join([*parts, render.cost_text(run.usage.cost), f"{run.seconds:.1f} s"])
+    parts = [
+        f"{run.model} ({mode})",
+        counted_noun(len(run.steps), "step"),
+        counted_noun(run.sub_calls, "sub-call"),
+        counted_noun(run.usage.total_tokens, "token"),
+        render.cost_text(run.usage.cost),
+        f"{run.seconds:.1f} s",
+    ]
+    return " · ".join(parts)

@@ -57,7 +57,7 @@ class QuestionGroup(click.Group):
 
 
 def _is_asked(first: str, others: Sequence[str], commands: Iterable[str]) -> bool:
-    """Whether these arguments are a question and its paths rather than a mistyped command."""
+    """Return whether these arguments are a question and its paths rather than a mistyped command."""
     if is_question(first):
         return True
     if is_path(first):
@@ -90,7 +90,7 @@ def usage_text(error: click.UsageError) -> str:
 
 
 def is_path(word: str) -> bool:
-    """Whether an argument names something to read that exists, stdin or an address."""
+    """Return whether an argument names something to read: a path that exists, stdin or an address."""
     if word == "-" or "://" in word:
         return True
     if os.path.lexists(os.path.expanduser(word)):
@@ -145,7 +145,7 @@ def _joined_arguments(question: str, paths: tuple[str, ...]) -> tuple[str, tuple
 
 
 def _are_words(words: Sequence[str]) -> bool:
-    """Whether arguments are the words of a question rather than paths that are missing."""
+    """Return whether arguments are the words of a question rather than paths that are missing."""
     if len(words) < MIN_WORDS and not (len(words) == MIN_WORDS - 1 and words[-1].endswith("?")):
         return False
     return all(_PLAIN_WORD.fullmatch(word) and not _FILE_NAME.fullmatch(word) for word in words)

@@ -40,10 +40,11 @@ def check_options(ctx: click.Context, options: Mapping[str, Any]) -> None:
         if options["force"]:
             raise click.UsageError("--force belongs to --resume.")
         return
-    own = [one for one in ctx.command.params if one.expose_value and one.name not in GIVEN_AGAIN]
-    for one in own:
-        if ctx.get_parameter_source(str(one.name)) == click.core.ParameterSource.COMMANDLINE:
-            name = longest_spelling(one)
+    for param in ctx.command.params:
+        if not param.expose_value or param.name in GIVEN_AGAIN:
+            continue
+        if ctx.get_parameter_source(str(param.name)) == click.core.ParameterSource.COMMANDLINE:
+            name = longest_spelling(param)
             raise click.UsageError(
                 f"{name} and --resume cannot be used together: the question, the files, the model and the options come "
                 "from the run. Only limits may be given again, such as --max-iters."
@@ -76,7 +77,7 @@ def recorded_facts(request: AskRequest, values: settings.Settings, corpus: Corpu
 
 
 def _current_folder() -> str:
-    """Return the current folder, empty if it was deleted: paths that are absolute can be read from there too."""
+    """Return the current folder, or "" if it was deleted: absolute paths can still be read."""
     try:
         return os.getcwd()
     except FileNotFoundError:

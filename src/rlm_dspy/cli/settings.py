@@ -54,9 +54,9 @@ _SET_KEYS = "set keys"
 _project_addresses: set[str] = set()  # exported by this process; a second loading finds them in the environment
 _told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
 _told_names: set[tuple[str, str]] = set()  # variables that this process has warned of, each with its source
-_OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # no settings, but read
+_OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # read, but not settings
 _told_folders: set[str] = set()  # that cannot be entered, of which this process has warned
-_LIKENESS = 0.75  # of a name to a setting's, minimum similarity to count as a typo
+_LIKENESS = 0.75  # minimum similarity of a name to a setting's, to count as a typo
 _PASSWORD = re.compile(r"(?<=:)[^/@\s]+(?=@)")  # the password in an address
 
 
@@ -182,7 +182,7 @@ class LoadedSettings:
     kept: tuple[StoredKey, ...] = ()
 
     def is_from_project(self, name: str) -> bool:
-        """Whether a setting comes from a file of the current folder."""
+        """Return whether a setting comes from a file of the current folder."""
         return self.origins[name] in PROJECT_FILES
 
     def masked_values(self) -> dict[str, dict[str, Any]]:
@@ -255,7 +255,7 @@ def load_for(terminal: Terminal, flags: Mapping[str, Any] | None = None) -> Load
 
 
 def blocked_folders(home: Path) -> list[tuple[str, str]]:
-    """Return the folders of settings and runs that cannot be entered: each with what follows, and what to do."""
+    """Return the folders of settings and runs that cannot be entered: each with the consequence and the advice."""
     blocked = _blocked_settings(home)
     home_error = entry_error(home)
     if home_error is not None and not has_told_unsaved(home):
@@ -264,7 +264,7 @@ def blocked_folders(home: Path) -> list[tuple[str, str]]:
 
 
 def has_told_unsaved(home: Path) -> bool:
-    """Return whether loading the settings tells that runs are not saved: the settings' folder is blocked as well."""
+    """Return whether loading the settings already warned that no runs are saved: one folder blocks both."""
     home_error = entry_error(home)
     return home_error is not None and home_error == entry_error(user_toml().parent)
 
@@ -379,7 +379,7 @@ def _withhold_key(
 
 
 def is_of_project(address: str) -> bool:
-    """Whether a file of the current folder has set this address of a server in this process."""
+    """Return whether a file of the current folder has set this server address in this process."""
     return address in _project_addresses
 
 
@@ -461,7 +461,7 @@ def _warn_of_bad_lines() -> None:
     if not os.path.isfile(DOTENV):
         return
     with DOTENV.open(encoding="utf-8-sig") as file:
-        lines = [one.original.line for one in parse_stream(file) if one.error]
+        lines = [statement.original.line for statement in parse_stream(file) if statement.error]
     for line in lines:
         place = (str(DOTENV.absolute()), line)
         if place not in _told_lines:
@@ -490,7 +490,7 @@ def _warn_of_unknown_names() -> None:
 
 
 def _refuse_special(path: Path) -> None:
-    """Refuse a named pipe or a device as a settings file, because reading it could wait for ever.
+    """Refuse a named pipe or a device as a settings file, because reading it could block forever.
 
     Raises:
         ConfigurationError: it is one.

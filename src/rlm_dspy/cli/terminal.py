@@ -62,7 +62,7 @@ class Terminal:
         print(text, end="", flush=True)
 
     def note(self, text: str, *, always: bool = False) -> None:
-        """Print a note to stderr; with ``-q`` only one that must ``always`` be seen."""
+        """Print a note to stderr; with ``-q``, only if it must ``always`` be seen."""
         if always or not self.quiet:
             print(_fit_words(self.printable_text(text)), file=sys.stderr, flush=True)
 

@@ -203,7 +203,8 @@ def _logged_errors(terminal: Terminal) -> Iterator[None]:
     Without a handler the SDK would install one of its own, which prints tracebacks of sixty lines.
     """
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter((logs.PlainFormatter if terminal.verbose else _ReasonFormatter)(terminal.redactor))
+    formatter = logs.PlainFormatter if terminal.verbose else _ReasonFormatter
+    handler.setFormatter(formatter(terminal.redactor))
     handler.setLevel(logging.ERROR if terminal.quiet else logging.WARNING)
     sdk = logging.getLogger("mcp")
     sdk.handlers, sdk.propagate = [], True
@@ -216,10 +217,10 @@ def _logged_errors(terminal: Terminal) -> Iterator[None]:
 
 
 def check_existence(paths: tuple[str, ...]) -> None:
-    """Refuse a path that does not exist.
+    """Refuse paths that do not exist.
 
     Raises:
-        ConfigurationError: see above.
+        ConfigurationError: the message names the first one.
     """
     if missing := [path for path in paths if "://" not in path and not os.path.exists(path)]:
         raise ConfigurationError(f"{missing[0]} does not exist")
@@ -245,7 +246,7 @@ def check_paths(paths: tuple[str, ...]) -> None:
     """Refuse a command without paths, and stdin, which belongs to the protocol.
 
     Raises:
-        click.UsageError: see above.
+        click.UsageError: there is no path, or one is ``-``.
     """
     if not paths:
         raise click.UsageError("Missing PATH: name the files or folders to serve.")
@@ -278,14 +279,14 @@ def _codex(command: list[str]) -> str:
     )
 
 
-_claude_desktop = partial(_json_snippet, "mcpServers")
+_mcp_servers_json = partial(_json_snippet, "mcpServers")
 
-# The host, the file that its snippet belongs into, and the snippet.
+# For each host, the file that its snippet goes into, and the function that returns the snippet.
 HOSTS: dict[str, tuple[str, Callable[[list[str]], str]]] = {
     "claude-code": (".mcp.json of the project", partial(_json_snippet, "mcpServers", type="stdio")),
-    "claude-desktop": ("claude_desktop_config.json (Settings, Developer)", _claude_desktop),
+    "claude-desktop": ("claude_desktop_config.json (Settings, Developer)", _mcp_servers_json),
     "codex": ("~/.codex/config.toml", _codex),
-    "cursor": (".cursor/mcp.json of the project, or ~/.cursor/mcp.json", _claude_desktop),
+    "cursor": (".cursor/mcp.json of the project, or ~/.cursor/mcp.json", _mcp_servers_json),
     "vs-code": (".vscode/mcp.json of the project", partial(_json_snippet, "servers", type="stdio")),
 }
 

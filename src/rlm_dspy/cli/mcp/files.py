@@ -6,8 +6,6 @@ import fnmatch
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
-from threading import Thread
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, Field
@@ -15,6 +13,7 @@ from pydantic import BaseModel, Field
 from rlm_dspy.corpus import Corpus
 from rlm_dspy.corpus.corpus import Document
 from rlm_dspy.counting import counted_noun
+from rlm_dspy.daemon_threads import daemon_future
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.rlm.passages import best_passages
@@ -107,14 +106,7 @@ class FileTools:
 
     def __init__(self, read: Callable[[], Corpus], redactor: Redactor | None = None) -> None:
         self._redactor = redactor or Redactor()
-        self._corpus: Future[Corpus] = Future()
-        Thread(target=self._read_corpus, args=(read,), daemon=True, name="rlm-mcp-read").start()
-
-    def _read_corpus(self, read: Callable[[], Corpus]) -> None:
-        try:
-            self._corpus.set_result(read())
-        except BaseException as error:  # it is raised again in the call that waits for the files
-            self._corpus.set_exception(error)
+        self._corpus = daemon_future(read)
 
     @property
     def corpus(self) -> Corpus:
@@ -122,7 +114,7 @@ class FileTools:
         return self._corpus.result()
 
     def list_files(self, pattern: str, limit: int, offset: int) -> FileList:
-        """Return the files whose path matches a glob or has the pattern in it."""
+        """Return the files whose path matches the pattern as a glob, or contains it."""
         if len(pattern) > MAX_PATTERN_CHARS:
             raise RLMError(f"the pattern has more than {MAX_PATTERN_CHARS} characters")
         documents = [one for one in self.corpus.documents if _matches_path(one.name, pattern)]
@@ -242,7 +234,10 @@ class FileTools:
         if wanted in ("", "."):
             return corpus
         texts = {one.name: one.text for one in corpus.documents if f"{one.name}/".startswith(f"{wanted}/")}
-        return Corpus.from_texts(texts or {(one := self.document(path)).name: one.text})
+        if not texts:
+            document = self.document(path)
+            texts = {document.name: document.text}
+        return Corpus.from_texts(texts)
 
 
 def rows_of(document: Document) -> list[dict[str, str]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -20,11 +19,11 @@ from rlm_dspy.corpus import Corpus
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import RLMError
 from rlm_dspy.redact import Redactor
-from rlm_dspy.replay import RUN_ID
+from rlm_dspy.replay import RUN_ID, new_run_id
 from rlm_dspy.report import json_output, render
 from rlm_dspy.report.run_log import RunLog
 from rlm_dspy.report.run_store import RunStore
-from rlm_dspy.run import Event, Run, Span
+from rlm_dspy.run import Event, Run, Span, cut_text
 from rlm_dspy.safe_files import entry_error
 from rlm_dspy.spans import listening
 
@@ -73,7 +72,7 @@ class RunningQuestion:
     """A question that runs or has ended; its thread writes, others read."""
 
     owner: str
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    id: str = field(default_factory=new_run_id)
     stop: threading.Event = field(default_factory=threading.Event)
     done: threading.Event = field(default_factory=threading.Event)
     started: float = field(default_factory=time.monotonic)
@@ -108,7 +107,7 @@ class RunningQuestion:
         return QuestionResult(
             run_id=self.id,
             state="done" if run.status == "submitted" else "stopped",
-            answer=None if self.answer is None else _cut_text(str(self.answer), MAX_ANSWER_CHARS),
+            answer=None if self.answer is None else cut_text(str(self.answer), MAX_ANSWER_CHARS),
             evidence=[self._quote(item) for item in found[:MAX_QUOTES]],
             cost=run.usage.cost,
             model=run.model,
@@ -119,12 +118,12 @@ class RunningQuestion:
         )
 
     def _quote(self, item: Mapping[str, Any]) -> Quote:
-        quote = _cut_text(str(item.get("quote", "")), MAX_QUOTE_CHARS)
+        quote = cut_text(str(item.get("quote", "")), MAX_QUOTE_CHARS)
         return Quote(quote=quote, path=item.get("source"), line=item.get("line"), weak=bool(item.get("weak")))
 
     def _shown_warnings(self, run: Run, quotes: int) -> list[str]:
         """Return the first warnings of a run, and how many quotes and warnings are only in its record."""
-        shown = [_cut_text(one, 300) for one in run.warnings[:MAX_WARNINGS]]
+        shown = [cut_text(warning, 300) for warning in run.warnings[:MAX_WARNINGS]]
         for noun, left_out in (("quote", quotes - MAX_QUOTES), ("warning", len(run.warnings) - MAX_WARNINGS)):
             if left_out > 0:
                 shown.append(f"{counted_noun(left_out, f'more {noun}')} in the record, rlm://runs/{self.id}.json")
@@ -222,25 +221,23 @@ class Questions:
         log = QuestionLog(self.store.folder, self._redactor, asked.id)
         try:
             with listening(log) if entry_error(self._values.home) is None else nullcontext():
-                found = self._found_answer(asked, question, max_cost)
-            answer = found.prediction.get("answer")
-            if answer is None:
-                asked.answer = None
-            else:
+                answered = self._find_answer(asked, question, max_cost)
+            answer = answered.prediction.get("answer")
+            if answer is not None:
                 asked.answer = self._redactor.text(str(answer))
-            asked.run = found.run
+            asked.run = answered.run
         except RLMError as error:
             asked.error = self._redactor.text(str(error))
             if error.run is not None:
                 asked.run = error.run
-        except Exception as error:  # the thread's last place: who waits for the question must learn of it
+        except Exception as error:  # nothing else would report it to those who wait for the question
             asked.error = self._redactor.text(f"{type(error).__name__}: {error}")
         finally:
             if asked.run is not None:
                 self._save_run(asked, asked.run, log)
             asked.done.set()
 
-    def _found_answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> Answer:
+    def _find_answer(self, asked: RunningQuestion, question: str, max_cost: float | None) -> Answer:
         # Imported here: it takes seconds, and the server answers its first requests meanwhile.
         from rlm_dspy.cli import model_choice
         from rlm_dspy.cli.out_option import ask_signature
@@ -290,9 +287,3 @@ async def wait_for(asked: RunningQuestion, seconds: float, report: Callable[[int
 def saved_json(run: Run, redactor: Redactor) -> str:
     """Return the record of a run as JSON."""
     return json_output.redacted_json(render.jsonable(run.model_dump()), redactor)
-
-
-def _cut_text(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit]}… ({len(text):,} characters)"

@@ -93,7 +93,7 @@ class StrictServer(MCPServer):
         return await super().call_tool(name, arguments, context)
 
     async def run_stdio_async(self) -> None:
-        """Serve over stdio; a line that is no message gets an error as its answer, where the SDK is silent."""
+        """Serve over stdio; answer a line that is not a message with an error, where the SDK is silent."""
         sender, messages = anyio.create_memory_object_stream[SessionMessage | Exception](0)
         async with stdio_server() as (lines, replies), messages, anyio.create_task_group() as tasks:
             tasks.start_soon(_forward_messages, lines, sender, replies)
@@ -102,7 +102,7 @@ class StrictServer(MCPServer):
 
 
 async def _forward_messages(lines: Any, sender: Any, replies: Any) -> None:
-    """Hand on what a client sends, and refuse what is no message."""
+    """Forward what a client sends, and refuse what is not a message."""
     async with sender, lines:
         async for item in lines:
             if not isinstance(item, Exception):
@@ -311,7 +311,7 @@ async def waited_result(served: ServedFiles, asked: RunningQuestion, seconds: fl
 
 
 async def in_thread(served: ServedFiles, ctx: Context, work: Callable[[], Made]) -> Made:
-    """Do blocking work in a thread of the caller's share; an error that the caller can act on becomes the tool's."""
+    """Do blocking work in one of the caller's threads; an error of ours becomes one that the client shows."""
     share = served.threads.setdefault(owner_of(ctx), anyio.CapacityLimiter(MAX_THREADS))
     return await anyio.to_thread.run_sync(lambda: shown_error(served, work), limiter=share)
 
@@ -482,7 +482,7 @@ def run_server(server: MCPServer, app: App | None, sockets: list[socket.socket],
     import uvicorn
 
     class StoppableServer(uvicorn.Server):
-        """Lets calls return the best answers before a first signal ends it, which cuts their streams at once."""
+        """Lets calls return their best answers first, because a signal would cut their streams at once."""
 
         is_ending = False
 
