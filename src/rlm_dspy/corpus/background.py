@@ -1,4 +1,4 @@
-"""Calls in threads of their own: abandoned when they take too long, and several at once with results in order."""
+"""Run calls in background threads: give up on slow ones, and return the results of several in order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as LateError
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -23,18 +22,13 @@ def call_within(seconds: float, call: Callable[[], Result]) -> Result:
     """Return the result of a call.
 
     Raises:
-        TimeoutError: it takes more than this many seconds; the call is abandoned.
+        TimeoutError: It takes longer than ``seconds``; the call is abandoned.
     """
     return _result_of(daemon_future(call), time.monotonic() + seconds)
 
 
 def _result_of(future: Future[Result], deadline: float) -> Result:
-    try:
-        return future.result(max(0.0, deadline - time.monotonic()))
-    except LateError:
-        if future.done():
-            raise  # the call itself raised it
-        raise TimeoutError("late") from None
+    return future.result(max(0.0, deadline - time.monotonic()))
 
 
 @dataclass(frozen=True)
@@ -59,18 +53,18 @@ def calls_in_order(
     waiting: deque[_Started[Task, Result]] = deque()
     expected = 0
 
-    def first() -> tuple[Task, Callable[[], Result]]:
+    def take_first() -> tuple[Task, Callable[[], Result]]:
         nonlocal expected
-        one = waiting.popleft()
-        expected -= one.size
-        return one.task, lambda: _result_of(one.future, one.deadline)
+        started = waiting.popleft()
+        expected -= started.size
+        return started.task, lambda: _result_of(started.future, started.deadline)
 
     for task in tasks:
         size = bytes_for(task)
         while waiting and (len(waiting) >= AT_ONCE or expected + size > MAX_BYTES_AT_ONCE):
-            yield first()
-        future = daemon_future(lambda task=task: call(task))  # binds the task of this round
+            yield take_first()
+        future = daemon_future(call, task)
         waiting.append(_Started(task, future, time.monotonic() + seconds_for(task), size))
         expected += size
     while waiting:
-        yield first()
+        yield take_first()

@@ -77,7 +77,7 @@ class File:
         return data
 
     def change_note(self) -> str:
-        """Return how much of the file was read if it has another size now than when it was opened, else ""."""
+        """Return how much was read if the file's size has changed since it was opened, else ""."""
         size = os.fstat(self._descriptor).st_size
         longest = max(size, self.size)
         if size == self.size or self._bytes_read >= longest:
@@ -100,11 +100,11 @@ class File:
 
 def _line_end(data: bytes, end: bytes) -> int:
     """Return where the last complete line ends, or the last complete character if there is only one line."""
-    place = data.rfind(end)
-    while place % len(end) and place >= 0:
-        place = data.rfind(end, 0, place + len(end) - 1)
-    if place >= 0:
-        return place + len(end)
+    offset = data.rfind(end)
+    while offset >= 0 and offset % len(end):  # bytes of two characters that look like a line end
+        offset = data.rfind(end, 0, offset + len(end) - 1)
+    if offset >= 0:
+        return offset + len(end)
     cut = len(data) - len(data) % len(end)
     if len(end) == 2:
         high = data[cut - 1 if end[0] else cut - 2]
@@ -155,8 +155,8 @@ class Collector:
         self._named: set[str] = set()  # files the user named directly, not by their folder
         self._roots: dict[str, str] = {}  # paths of named files and folders, by name prefix
         self._secrets = secrets
-        self._weighed = 0
-        self._converting = 0.0  # seconds
+        self._checked_size = 0  # bytes stored when free memory was last checked
+        self._conversion_seconds = 0.0
         self._store = Store()
         self._cache = ConversionCache()
         self._documents: dict[str, Document] = {}
@@ -171,12 +171,12 @@ class Collector:
             return f"beyond the limit of {counted_noun(limits.files, 'file')} (max_files raises it)"
         if self._store.size >= limits.bytes:
             return f"beyond the limit of {limits.bytes / 1e9:,.6g} GB in all (max_bytes raises it)"
-        if self._store.size < self._weighed + _MEMORY_CHECK_BYTES:
+        if self._store.size < self._checked_size + _MEMORY_CHECK_BYTES:
             return None
         free = available()
         if free is not None and free < SPARE_MEMORY_BYTES:
             return f"{NO_MEMORY} ({free / 1e6:,.0f} MB)"
-        self._weighed = self._store.size
+        self._checked_size = self._store.size
         return None
 
     def skip(self, name: str, reason: str) -> None:
@@ -222,7 +222,7 @@ class Collector:
                 self.add(data, name, path, note)
 
     def add(self, data: bytes, name: str, path: str = "", note: str = "", charset: str | None = None) -> None:
-        """Read the bytes of a file and of the files inside it; ``charset`` is the encoding told with it."""
+        """Read the bytes of a file and of the files inside it; ``charset`` is the encoding declared for it."""
         self._add_bytes(data, name, _Source(name, path, room_for(len(data))), 0, note, charset)
 
     def _add_bytes(
@@ -247,21 +247,22 @@ class Collector:
     def _add_parts(self, file: File, source: _Source) -> None:
         """Add a text as ``name/part-001`` and so on; line numbers refer to the whole file."""
         name = source.name
-        # only the first part has the header
-        if kind_of(name) not in ("csv", "tsv"):
-            kind = kind_of(name)
-        else:
+        kind = kind_of(name)
+        if kind in ("csv", "tsv"):  # only the first part has the header
             kind = "text"
-        digits, before, number = len(str(file.size // PART_BYTES + 1)), 0, 0
+        digits = len(str(file.size // PART_BYTES + 1))
+        lines_before = 0
+        number = 0
         for number, data in enumerate(file.parts(), 1):
             part = f"{name}/part-{number:0{digits}}"
-            if self.full:
-                self.skip(part, f"{self.full}, as is what follows line {before:,} of {name}")
+            if full := self.full:
+                self.skip(part, f"{full}, as is what follows line {lines_before:,} of {name}")
                 return
             text, note = self._decoded(data)
-            marks = ((1 - before, "line", True),)
-            kept = self._store_document(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
-            before += kept.lines if kept else 0
+            marks = ((1 - lines_before, "line", True),)
+            document = self._store_document(part, source, text, kind=kind, size=len(data), note=note, marks=marks)
+            if document is not None:
+                lines_before += document.lines
         if changed := file.change_note():
             self.skip(f"{name}/part-{number + 1:0{digits}}", f"{name} {changed}")
 
@@ -274,7 +275,7 @@ class Collector:
         self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=_joined_notes(before, note))
 
     def _decoded(self, data: bytes, charset: str | None = None) -> tuple[str | bytes, str]:
-        """Return a text, as bytes if they are its UTF-8 already, and a note on what was guessed."""
+        """Return a text, as bytes if they can be stored unchanged, and a note on what was guessed."""
         if charset is None and self._is_plain(data):
             return data, ""
         text, guessed = decode_declared(data, [charset], self._encoding)
@@ -283,8 +284,8 @@ class Collector:
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether a text can be stored without decoding, as most large texts can."""
-        is_wanted = self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
-        return is_wanted and data.count(b"\r") == data.count(b"\r\n")
+        is_ascii_text = self._encoding is None and data.isascii() and b"\0" not in data and b"\x1b$" not in data
+        return is_ascii_text and data.count(b"\r") == data.count(b"\r\n")
 
     def _add_converted(
         self, reader: Reader | Unpacker, data: bytes, name: str, source: _Source, depth: int, before: str
@@ -309,27 +310,28 @@ class Collector:
 
     def _run_reader(self, reader: Reader, data: bytes, name: str) -> Outcome:
         """Convert a file that is not in the cache, within the time limit for all conversions."""
-        if self._converting >= MAX_CONVERSION_SECONDS:
+        if self._conversion_seconds >= MAX_CONVERSION_SECONDS:
             raise UnreadableError(
                 f"beyond the {MAX_CONVERSION_SECONDS:,.0f} s allowed for converting files: "
                 "run again (finished conversions are cached), or name fewer files"
             )
         started = time.monotonic()
         try:
-            return _run_reader(reader, data, name)
+            return _read_outcome(reader, data, name)
         finally:
-            self._converting += time.monotonic() - started
+            self._conversion_seconds += time.monotonic() - started
 
     def _add_member(self, part: Member | SkippedMember, name: str, source: _Source, depth: int) -> None:
-        inside = f"{name}/{printable_name(part.name.replace(chr(92), '/').lstrip('/'))}"
+        path = part.name.replace("\\", "/").lstrip("/")
+        inside = f"{name}/{printable_name(path)}"
         if isinstance(part, SkippedMember):
             self.skip(inside, part.reason)
         elif not self._secrets and is_secret(PurePath(inside).name, inside[len(name) :].rpartition("/")[0]):
             self.skip(inside, "looks like a secret")
         elif depth >= _MAX_NESTING:
             self.skip(inside, f"nested in more than {_MAX_NESTING} files")
-        elif self.full:
-            self.skip(inside, self.full)
+        elif full := self.full:
+            self.skip(inside, full)
         else:
             self._add_bytes(part.data, inside, source, depth + 1, part.note, part.charset)
 
@@ -353,9 +355,10 @@ class Collector:
         else:
             path = ""
         name = self._unique_name(name, source)
-        facts: dict[str, Any] = {"kind": kind, "size": size, "note": note, "marks": marks, "path": path}
         try:
-            document = Document.of(name, text, **facts, store=self._store)
+            document = Document.of(
+                name, text, kind=kind, size=size, note=note, marks=marks, path=path, store=self._store
+            )
         except OSError as error:
             raise UnreadableError(f"it cannot be held in memory: {error.strerror}") from error
         self._documents[name] = document
@@ -363,17 +366,18 @@ class Collector:
 
     def _unique_name(self, name: str, source: _Source) -> str:
         """Prefix a name that is taken with its parent folders, or number it if that does not help."""
-        wanted = name
-        if name in self._documents:
-            above = [printable_name(part) for part in PurePath(source.path).parts[1:]]
-            depths, inside = range(source.name.count("/") + 2, len(above) + 1), name[len(source.name) :]
-            tails = ("/".join(above[-depth:]) + inside for depth in depths)
-            wanted = next((tail for tail in tails if tail not in self._documents), name)
+        if name not in self._documents:
+            return name
+        parts = [printable_name(part) for part in PurePath(source.path).parts[1:]]
+        inside = name[len(source.name) :]
+        for depth in range(source.name.count("/") + 2, len(parts) + 1):
+            longer_name = "/".join(parts[-depth:]) + inside
+            if longer_name not in self._documents:
+                return longer_name
         number = 2
-        while wanted in self._documents:
-            wanted = f"{name}~{number}"
+        while f"{name}~{number}" in self._documents:
             number += 1
-        return wanted
+        return f"{name}~{number}"
 
 
 def _joined_notes(*notes: str) -> str:
@@ -389,7 +393,7 @@ def _is_text(head: bytes, name: str) -> bool:
     return not head.startswith(b"PK\x03\x04") and find(name, head) is None and not has_private_key(head[:200])
 
 
-def _run_reader(reader: Reader, data: bytes, name: str) -> Outcome:
+def _read_outcome(reader: Reader, data: bytes, name: str) -> Outcome:
     with unreadable_on_error("its reader failed"):
         outcome = reader.read(data, name)
     converted = Converted(outcome) if isinstance(outcome, str) else outcome

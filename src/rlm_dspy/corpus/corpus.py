@@ -6,6 +6,7 @@ logged, dumped to JSON or put into a prompt. Its text is available only through 
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import difflib
 import hashlib
@@ -98,10 +99,11 @@ class Document:
         if b'"' not in bytes(self.body.view()):
             return f"row {line}"
         table = csv.reader(io.StringIO(self.text, newline=""), delimiter="\t" if self.kind == "tsv" else ",")
-        try:
-            return f"row {next((n for n, _ in enumerate(table, 1) if table.line_num >= line), line)}"
-        except csv.Error:
-            return f"row {line}"
+        with contextlib.suppress(csv.Error):
+            for number, _ in enumerate(table, 1):
+                if table.line_num >= line:
+                    return f"row {number}"
+        return f"row {line}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +172,15 @@ class Corpus:
     @cached_property
     def problems(self) -> tuple[Problem, ...]:
         """Files read only in part or with a guess, and unread files that could have held an answer."""
-        found = [Problem(one.name, one.note, self._is_given(one.name)) for one in self.documents if one.note]
-        for one in self.skipped:
-            is_named = self._is_given(one.name)
-            if is_named or one.missed:
-                found.append(Problem(one.name, one.reason, is_named, unread=True))
-        return tuple(found)
+        problems: list[Problem] = []
+        for document in self.documents:
+            if document.note:
+                problems.append(Problem(document.name, document.note, self._is_given(document.name)))
+        for file in self.skipped:
+            is_named = self._is_given(file.name)
+            if is_named or file.missed:
+                problems.append(Problem(file.name, file.reason, is_named, unread=True))
+        return tuple(problems)
 
     def path_of(self, name: str) -> str | None:
         """Return the absolute path of a file that was read or skipped, or None if it has no path."""
@@ -250,7 +255,7 @@ class Corpus:
         return Index(self)
 
     def search_index(self, query: str, k: int, names: Sequence[str] | None = None) -> list[dict[str, Any]] | None:
-        """Rank passages by the index; return None without one, and the toolkit searches itself."""
+        """Rank passages with the index; return None if there is none, and the toolkit searches the texts itself."""
         return self.index.rank(query, k, names)
 
     def items(self) -> Iterator[tuple[str, str]]:
@@ -284,10 +289,11 @@ class Corpus:
             if self._store is not None:
                 start = body.start
             stop = start + body.stop - body.start
-            place = {"name": document.name, "kind": document.kind, "start": start, "stop": stop}
-            files.append(place | {"chars": document.chars, "lines": document.lines})
+            entry: dict[str, Any] = {"name": document.name, "kind": document.kind, "start": start, "stop": stop}
+            entry |= {"chars": document.chars, "lines": document.lines}
             if document.marks:
-                files[-1]["marks"] = document.marks
+                entry["marks"] = document.marks
+            files.append(entry)
             start = stop
         return {"files": files}
 

@@ -115,7 +115,9 @@ def high_words(data: bytes) -> bytes:
     sections = SAMPLE_SECTIONS if len(data) > SAMPLE_BYTES else 1
     step = -(-len(data) // sections) or 1
     for start in range(0, len(data), step):
-        begin = start if not start else data.find(b"\n", start) + 1 or start  # cut no word or character
+        begin = start
+        if start:  # begin at a line, so that no word or character is cut
+            begin = data.find(b"\n", start) + 1 or start
         room = SAMPLE_BYTES // sections
         for match in _HIGH_WORD.finditer(data, begin, start + step):
             before = data[max(0, match.start() - _CONTEXT_BYTES) : match.start()]
@@ -268,8 +270,7 @@ _MAGIC = (
     (b"\x7fELF", "a program"),
 )
 
-_MARKED = tuple(bom for bom, _ in _BOMS)
-_FOREIGN = tuple(magic for magic, _ in _MAGIC)
+_BOM_PREFIXES = tuple(bom for bom, _ in _BOMS)
 _TAR = slice(257, 262)  # where a tar archive has its magic bytes
 
 _CONTROLS = bytes(set(range(0x20)) - set(b"\t\n\r\f\x08\x1b"))
@@ -287,12 +288,12 @@ _LONE_RETURNS = re.compile(r"(?<!\r)\r++(?!\n)")
 _META = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([\w-]+)", re.I | re.A)
 _SEVEN_BIT = {"utf-7": "utf-7", "unicode-1-1-utf-7": "utf-7", "hz-gb-2312": "hz", "hz": "hz"}  # all bytes are ASCII
 # Encoding names that only browsers and mail programs know.
-_SPOKEN = {
+_BROWSER_NAMES = {
     "iso-8859-8-i": "iso8859-8", "windows-31j": "cp932", "x-sjis": "cp932", "x-gbk": "gbk", "x-mac-roman": "mac_roman",
     "x-mac-cyrillic": "mac_cyrillic", "ks_c_5601-1987": "cp949", "unicode-1-1-utf-8": "utf-8", "x-x-big5": "big5",
 }  # fmt: skip
 # The superset to use for a declared encoding, as browsers do (encoding.spec.whatwg.org).
-_LARGER = {
+_SUPERSETS = {
     "iso8859-1": "cp1252", "ascii": "cp1252", "iso8859-9": "cp1254", "tis-620": "cp874", "iso8859-11": "cp874",
     "gb2312": "gb18030", "gbk": "gb18030", "shift_jis": "cp932", "euc_kr": "cp949", "big5": "cp950",
 }  # fmt: skip
@@ -301,10 +302,11 @@ _PROBE = b'<meta charset="\\u0041 +AGE- ~1 .xn--4ca.">'  # unchanged by every en
 
 def why_binary(head: bytes) -> str | None:
     """Return why a file that begins with these bytes is not text, or None if it is."""
-    if head.startswith(_MARKED):
+    if head.startswith(_BOM_PREFIXES):
         return None
-    if head.startswith(_FOREIGN):
-        return next(what for magic, what in _MAGIC if head.startswith(magic))
+    for magic, what in _MAGIC:
+        if head.startswith(magic):
+            return what
     if head[_TAR] == b"ustar":
         return "a tar archive"
     sample = head[:_SNIFFED_BYTES]
@@ -346,14 +348,14 @@ def decode_declared(data: bytes, charsets: Iterable[str | None], encoding: str |
         charsets: Names that a header, the message around the file or the file itself declares, the best one first.
         encoding: The encoding the user named, which applies if none of these does.
     """
-    if data.startswith(_MARKED) or is_utf8(data):
+    if data.startswith(_BOM_PREFIXES) or is_utf8(data):
         return decode(data, encoding)
     for charset in filter(str.strip, filter(None, charsets)):
         name = charset.split()[0].strip("\"'").lower()
         known = known_encoding(name) or (_SEVEN_BIT.get(name) if data.isascii() else None)
         if known is None or known == "ascii" or (known.startswith(("utf-16", "utf-32")) and b"\0" not in data):
             continue
-        for codec in dict.fromkeys((as_written(known) or known, known)):
+        for codec in dict.fromkeys((_superset_of(known), known)):
             if not _is_broken(data, codec):
                 return data.decode(codec), ""
     return decode(data, encoding)
@@ -395,7 +397,7 @@ def _decode_plain(data: bytes) -> tuple[str, str]:
 def known_encoding(name: str) -> str | None:
     """Return Python's name for a text encoding, or None if it is unknown."""
     try:
-        codec = codecs.lookup(_SPOKEN.get(name.strip().lower(), name.strip())).name
+        codec = codecs.lookup(_BROWSER_NAMES.get(name.strip().lower(), name.strip())).name
         is_wide = codec.startswith(("utf-16", "utf-32"))
         if is_wide or _PROBE.decode(codec).encode("ascii") == _PROBE:
             return codec
@@ -407,18 +409,18 @@ def known_encoding(name: str) -> str | None:
 def declared_encoding(data: bytes) -> str | None:
     """Return the encoding declared in a text's first lines, or None if there is no valid one."""
     match = _DECLARED.search(data[:1024])
-    name = next(filter(None, match.groups()), b"") if match else b""
-    known = as_written(known_encoding(name.decode("ascii"))) if name else None
+    if match is None:
+        return None
+    name = next(filter(None, match.groups()))
+    known = known_encoding(name.decode("ascii"))
     if known is None or known.startswith(("utf-16", "utf-32")):
         return None
-    return known
+    return _superset_of(known)
 
 
-def as_written(declared: str | None) -> str | None:
+def _superset_of(declared: str) -> str:
     """Return the encoding to use for a declared one: the superset that programs write under that name."""
-    if declared:
-        return _LARGER.get(declared, declared)
-    return None
+    return _SUPERSETS.get(declared, declared)
 
 
 def wide_encoding(head: bytes) -> str | None:

@@ -1,7 +1,7 @@
-"""Disk caches that never unpickle anything, and the one of fetched objects.
+"""Disk caches that never unpickle data, among them the cache of fetched objects.
 
-What was used least recently goes first. An object's key is its address and etag, so that only what changed is fetched
-again.
+The least recently used entries are evicted first. An object's key is its address and etag, so that only changed objects
+are fetched again.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class DiskCache:
     """A cache in a folder of its own; without a usable folder, or with ``RLM_DSPY_NO_CACHE``, it does nothing.
 
     Args:
-        name: of the folder.
-        disk: what it stores.
-        most_bytes: what is used least goes beyond this size.
+        name: The name of the folder.
+        disk: How values are stored.
+        most_bytes: The size above which the least recently used entries are evicted.
     """
 
     def __init__(self, name: str, disk: type[BytesDisk | JsonDisk], most_bytes: int) -> None:
@@ -62,7 +62,7 @@ class DiskCache:
         self._cache: diskcache.Cache | None = None
 
     def get(self, key: str) -> Any:
-        """Return what is stored under a key, None if there is nothing readable."""
+        """Return what is stored under a key, or None if there is nothing or it cannot be read."""
         try:
             if not self._off:
                 return self._opened().get(key, retry=False)

@@ -144,10 +144,10 @@ def _is_private(host: str) -> bool:
         addresses = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return False
-    return any(not _is_open(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in addresses)
+    return any(not _is_public(ipaddress.ip_address(str(entry[4][0]).partition("%")[0])) for entry in addresses)
 
 
-def _is_open(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+def _is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     """Return whether an address is public, and so is any IPv4 address embedded in it."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global

@@ -34,7 +34,7 @@ class Tracked:
 
 
 def _tracked_below(top: Path, index: Path, unread: Unread) -> Tracked:
-    """Return the files listed in a git index; empty if it is missing or, as ``unread`` then says, cannot be used."""
+    """Return the files listed in a git index; empty if it is missing or cannot be used (``unread`` says why)."""
     try:
         data = _file_bytes(index, MAX_INDEX_BYTES)
         names = list(_index_names(data)) if data is not None else []
@@ -92,6 +92,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 _ANY = re.compile(r".*", re.DOTALL)
+_NONE = re.compile(r"(?!)")  # matches nothing
 _CLASSES = {
     "alpha": "a-zA-Z", "digit": "0-9", "alnum": "a-zA-Z0-9", "upper": "A-Z", "lower": "a-z", "space": r"\s",
     "xdigit": "0-9a-fA-F", "punct": r"!-\/:-@\[-`{-~", "blank": r" \t", "word": r"\w",
@@ -149,20 +150,20 @@ def _parse_rule(line: str) -> Rule | None:
 
 def _parts_match(parts: Sequence[re.Pattern[str] | None], names: Sequence[str]) -> bool:
     """Match parts against names; after a mismatch the last "**" takes one more name."""
-    at = place = mark = 0
-    last = -1
-    while place < len(names):
-        part = parts[at] if at < len(parts) else _ANY
-        if at < len(parts) and part is None:
-            last, mark, at = at, place, at + 1
-        elif at < len(parts) and part is not None and part.fullmatch(names[place]):
-            at, place = at + 1, place + 1
-        elif last >= 0:
-            mark += 1
-            at, place = last + 1, mark
+    part_at = name_at = resume_at = 0
+    stars_at = -1  # where the last "**" is
+    while name_at < len(names):
+        part = parts[part_at] if part_at < len(parts) else _NONE
+        if part is None:
+            stars_at, resume_at, part_at = part_at, name_at, part_at + 1
+        elif part.fullmatch(names[name_at]):
+            part_at, name_at = part_at + 1, name_at + 1
+        elif stars_at >= 0:
+            resume_at += 1
+            part_at, name_at = stars_at + 1, resume_at
         else:
             return False
-    return all(part is None for part in parts[at:])
+    return all(part is None for part in parts[part_at:])
 
 
 def _compile_part(text: str) -> re.Pattern[str]:
@@ -283,7 +284,7 @@ def _layers_of_file(file: Path, folder: str, unread: Unread) -> tuple[Layer, ...
 
 
 def _file_text(file: Path, unread: Unread) -> str:
-    """Return the text of a small file, empty if it is missing or, as ``unread`` then says, cannot be used."""
+    """Return the text of a small file, empty if it is missing or cannot be used (``unread`` says why)."""
     try:
         data = _file_bytes(file, MAX_PATTERN_BYTES)
     except OSError as error:
@@ -338,8 +339,8 @@ def _own_excludes(git: Path | None, unread: Unread) -> Path:
     """Return the path of the user's global patterns: ``core.excludesFile``, or git's default."""
     config = Path(os.environ.get("XDG_CONFIG_HOME") or user_folder() / ".config") / "git"
     named = None
-    for place in (config / "config", user_folder() / ".gitconfig"):
-        named = _excludes_in(place, {}) or named  # git, too, says nothing of a user's configuration it may not read
+    for file in (config / "config", user_folder() / ".gitconfig"):
+        named = _excludes_in(file, {}) or named  # like git, say nothing if the user's configuration cannot be read
     if git is not None:
         named = _excludes_in(git / "config", unread) or named
     if named:
@@ -347,15 +348,15 @@ def _own_excludes(git: Path | None, unread: Unread) -> Path:
     return config / "ignore"
 
 
-def _excludes_in(place: Path, unread: Unread, depth: int = 0) -> str | None:
+def _excludes_in(file: Path, unread: Unread, depth: int = 0) -> str | None:
     """Return ``core.excludesFile`` from a git configuration file and those that it includes."""
-    found = None
-    for section, name, value in _config_values(_file_text(place, unread)):
+    excludes = None
+    for section, name, value in _config_values(_file_text(file, unread)):
         if (section, name) == ("core", "excludesfile"):
-            found = value
+            excludes = value
         elif (section, name) == ("include", "path") and depth < MAX_INCLUDES:
-            found = _excludes_in(place.parent / os.path.expanduser(value), unread, depth + 1) or found
-    return found
+            excludes = _excludes_in(file.parent / os.path.expanduser(value), unread, depth + 1) or excludes
+    return excludes
 
 
 def _config_values(text: str) -> Iterator[tuple[str, str, str]]:
@@ -372,7 +373,7 @@ def _config_values(text: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _git_folder(top: Path, unread: Unread, *, shared: bool = True) -> Path | None:
-    """Return the folder with a repository's data, None if it cannot be entered; ``shared``: of all its worktrees."""
+    """Return the folder of a repository's data, None if it cannot be entered; ``shared``: that of all worktrees."""
     git = top / ".git"
     try:
         if git.is_file():  # a worktree or submodule: the file names the real folder, which may point to a shared one

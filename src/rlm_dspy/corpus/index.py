@@ -229,12 +229,11 @@ def _rendered_passages(best: Sequence[tuple[float, str, int, Document]]) -> list
     for document, spots in _by_document(best):
         texts = {document.name: document.text}
         for at in spots:
-            one = passage_record(texts, document.name, at, scores[document.name, at])
-            place = label(document.marks, one["line"])
-            if place is None:
-                passages[document.name, at] = one
-            else:
-                passages[document.name, at] = {**one, "place": place}
+            record = passage_record(texts, document.name, at, scores[document.name, at])
+            place = label(document.marks, record["line"])
+            if place is not None:
+                record["place"] = place
+            passages[document.name, at] = record
     return [passages[name, at] for _, name, at, _ in best]
 
 

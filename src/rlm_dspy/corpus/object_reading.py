@@ -220,7 +220,7 @@ class RemoteReader:
         return layers
 
     def _add_fetched(self, wanted: Iterable[_Named], source: _ObjectSource, typed: str) -> None:
-        """Fetch objects, several at once, and add them in order; stop at a full corpus or a store that is mute."""
+        """Fetch objects, several at once, and add them in order; stop if the corpus is full or the store is silent."""
         late = 0
         for one, name, result in _fetched_in_order(self._of_fitting_size(wanted), source):
             following = f"as is what follows it in {printable_name(typed)}"
@@ -302,12 +302,12 @@ def _is_folder_too(store: ObjectStore) -> bool:
     try:
         page = next(store.pages(OBJECT_SECONDS), [])
     except (CorpusError, TimeoutError):
-        return False  # the right to read an object does not include that to list its bucket
+        return False  # permission to read an object does not include permission to list its bucket
     return any(one.name and not one.name.endswith("/") for one in page)
 
 
 class ObjectFilter:
-    """Decides about names below a root, by the same rules as for the files of a folder.
+    """Chooses the objects to read below a root, by the same rules as for the files of a folder.
 
     ``layers`` are the ignore rules by the folder they are in.
     """

@@ -1,8 +1,8 @@
 """Object stores: S3, Google Cloud Storage, Azure Blob Storage, listed and fetched through fsspec within limits.
 
 Only the protocols named here are opened, always by their name and never from a text that fsspec itself would parse, so
-that no address reaches a chain (``simplecache::…``) or another file system. Credentials come from the store's own
-convention only: its variables and files.
+that no address reaches a chain (``simplecache::…``) or another file system. Credentials come only from the store's own
+environment variables and files.
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class ObjectStore:
             self._cache.keep_bytes(self._cache_key(one), data)
 
     def charset_of(self, one: StoredObject) -> str | None:
-        """Return no charset: what stores tell of the type of an object is seldom true."""
+        """Return None: the content types that stores declare are seldom right."""
         return None
 
     def _cache_key(self, one: StoredObject) -> str:
@@ -283,7 +283,7 @@ class ObjectStore:
             raise NotFetchedError(f"it cannot be fetched: {_error_text(error)}") from None
 
     def _refusal(self, error: Exception) -> CorpusError:
-        """Return what to tell the user about an error of the store."""
+        """Return the error to raise for an error of the store."""
         if isinstance(error, TimeoutError):
             return CorpusError(f"{self._address} cannot be read: the store did not answer in {OBJECT_SECONDS:g} s")
         hint = _STORES[self._address.protocol].credentials
@@ -300,5 +300,5 @@ def _error_text(error: Exception) -> str:
 
 
 def _tag_of(facts: dict[str, Any]) -> str:
-    """Return the etag of a listed object, else when it was changed, else "" (it is then not cached)."""
+    """Return an object's etag, or else its time of change, or else "", which means that it is not cached."""
     return next((str(facts[name]) for name in _TAG_NAMES if facts.get(name)), "")

@@ -123,9 +123,8 @@ def walk_folder(root: str, choice: FileSelection, only: GitIgnoreSpec | None = N
             yield Skipped(printable_name(folder.prefix), reason)
             continue
         layers, tracked = folder.layers, folder.tracked
-        if (
-            choice.ignore and folder.prefix and any(entry.name == ".git" for entry in entries)
-        ):  # a repository of its own
+        is_repository = any(entry.name == ".git" for entry in entries)
+        if choice.ignore and folder.prefix and is_repository:
             layers, tracked = layers_above(folder.path, unread), tracked_around(folder.path, unread)
         layers += layer_in(folder.path, unread) if choice.ignore else ()
         yield from _skipped_rules(root, unread)

@@ -23,12 +23,11 @@ class Handle:
         self.value = value
 
     def __repr__(self) -> str:
-        if hasattr(self.value, "__len__"):
-            size = f" of {counted_noun(len(self.value), 'item')}"
-        else:
-            size = ""
+        size = ""
         if isinstance(self.value, str):
             size = f" of {len(self.value):,} characters"
+        elif hasattr(self.value, "__len__"):
+            size = f" of {counted_noun(len(self.value), 'item')}"
         return f"<{type(self.value).__name__}{size}>"
 
 

@@ -19,10 +19,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-from rlm_dspy.sandbox.tool_threads import ToolThreads
-
 from .link import Link, Message
 from .process import ProtocolError, WorkerGoneError
+from .tool_threads import ToolThreads
 from .worker import values
 
 GRACE_SECONDS = 1.0
@@ -188,14 +187,13 @@ class Cell:
             if left <= 0:
                 return self._end_early(timed_out=True)
             with self._lock:
-                stands = bool(self._waiting)
+                has_calls = bool(self._waiting)
             began = time.thread_time()
-            received = self.link.receive(time.monotonic() + min(0.05 if stands else LOOK_SECONDS, left))
-            if received is None:
-                result = None
-            else:
+            received = self.link.receive(time.monotonic() + min(0.05 if has_calls else LOOK_SECONDS, left))
+            result = None
+            if received is not None:
                 result = self._handle_message(*received)
-            if stands:  # reading messages still counts as the cell's time
+            if has_calls:  # reading messages still counts as the cell's time
                 self.spent += time.thread_time() - began
             if result is not None:
                 self._charge_time()

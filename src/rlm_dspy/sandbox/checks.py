@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.sandbox.variables import FORBIDDEN
 
 from . import policy
 from .errors import HandoverError
+from .variables import FORBIDDEN
 
 MAX_SECONDS = 86_400
 MAX_MEMORY_MB = 1 << 24  # 16 TB

@@ -22,15 +22,14 @@ from typing import Any, ClassVar, Self, cast
 import dspy
 from dspy.utils.callback import BaseCallback, with_callbacks
 
-from rlm_dspy.sandbox import callbacks, checks, execution, policy, pool
-from rlm_dspy.sandbox.tool_threads import ToolThreads, in_thread
-from rlm_dspy.sandbox.variables import Parcel, VariableBook
-
+from . import callbacks, checks, execution, policy, pool
 from . import zygote_host as zygotes
 from .cell import Cell, CellEnding, code_fields
 from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
 from .link import Link, Message
+from .tool_threads import ToolThreads, in_thread
+from .variables import Parcel, VariableBook
 
 CPU_FACTOR, LEAST_CPU = 4, 2.0
 PROBE_SECONDS = 10.0
@@ -102,7 +101,7 @@ class Sandbox:
         self._cell: Cell | None = None
         self._given = VariableBook()
         self._sent: dict[str, Any] = {}
-        self._is_fresh = False
+        self._is_fresh = False  # whether inputs and tools were reset since the last cell
         self._crashes = 0  # in a row
 
     # -- DSPy's protocol -------------------------------------------------------------------------------------
@@ -360,7 +359,7 @@ class Sandbox:
         if ending.saved:
             self._given.safe = held_now
         if ending.how in ("gone", "protocol"):
-            self._crashes = self._crashes + 1
+            self._crashes += 1
         else:
             self._crashes = 0
         if ending.how == "result":

@@ -28,10 +28,9 @@ from typing import Any, NoReturn
 from rlm_dspy.garbage_pause import paused_garbage_collection
 
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
-from .worker.wire import MAX_VALUES, count_values
+from .worker.wire import MAX_FRAME, MAX_VALUES, count_values
 from .zygote_host import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
-MAX_FRAME = 32 << 20
 LONG_FRAME_BYTES = 1 << 16  # shorter frames make too few objects to trigger the garbage collector
 CHUNK_BYTES = 1 << 18
 SEND_SECONDS = 30.0
@@ -234,7 +233,8 @@ class Link:
         """Return whether a forked copy has not reported yet."""
         if self.zygote.controls_forks:
             return self.grant.used > self.standbys
-        return self.standbys < self._claimed_copies(result)
+        claimed = result.get("copies")
+        return isinstance(claimed, int) and self.standbys < claimed
 
     def forget_refused_forks(self) -> None:
         """Go on without copies that the kernel refused to make after the host had approved them."""
@@ -242,12 +242,6 @@ class Link:
         if not self._forks_refused:
             self._forks_refused = True
             log.warning("this machine allows no more processes: the sandbox continues without a copy of the session")
-
-    def _claimed_copies(self, result: Message) -> int:
-        claimed = result.get("copies")
-        if isinstance(claimed, int):
-            return claimed
-        return 0
 
     def interrupt(self) -> None:
         """Ask the running cell to stop."""

@@ -33,20 +33,16 @@ def choose(platform: str, machine: str, isolation: Isolation) -> Choice:
     "linux" confines natively, "macos" uses Seatbelt, "plain" is a process without confinement, "wasm" means
     DSPy's ``PythonInterpreter``, "refuse" that nothing here satisfies the request.
     """
+    if isolation == "none" and platform not in ("win32", "cygwin", "emscripten", "wasi"):
+        return Choice("plain", "isolation='none' was asked for")
     if platform.startswith("linux"):
         return _choose_linux(machine, isolation)
     if platform == "darwin":
-        if isolation == "none":
-            return Choice("plain", "isolation='none' was asked for")
         return Choice("macos", "Seatbelt profile and resource limits; no fork control, no checkpoints")
-    if isolation == "none" and platform not in ("win32", "cygwin", "emscripten", "wasi"):
-        return Choice("plain", "isolation='none' was asked for")
     return Choice("wasm", f"no native isolation is known for {platform}")
 
 
 def _choose_linux(machine: str, isolation: Isolation) -> Choice:
-    if isolation == "none":
-        return Choice("plain", "isolation='none' was asked for")
     if syscalls.canonical_machine(machine) is not None:
         return Choice("linux", "seccomp, Landlock and namespaces")
     if isolation == "strong":

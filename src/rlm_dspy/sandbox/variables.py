@@ -237,8 +237,8 @@ class VariableBook:
     """The variables handed over, and those that the worker (``held``) and its sleeping copy (``safe``) have."""
 
     def __init__(self) -> None:
-        self._given: HandedValues = {}  # the latest of every name
-        self._before = self._given  # without those of the latest cell
+        self._given: HandedValues = {}  # the latest value of every name
+        self._before = self._given  # the same before the latest cell
         self.held: HandedValues = {}
         self.safe: HandedValues = {}
 
@@ -263,7 +263,7 @@ class VariableBook:
         return self.held | {name: self._given[name] for name in names if name in self._given}
 
     def refused(self, result: Mapping[str, Any], handed: Collection[str]) -> HandoverError:
-        """Forget the variable that the worker rejected and those given with it; the rest of ``handed`` is not held."""
+        """Forget the rejected variable and those handed over with it, and return the error to raise."""
         name = result["name"]
         self._given = {k: v for k, v in self._before.items() if k != name}
         self.held = {k: v for k, v in self.held.items() if k not in handed}

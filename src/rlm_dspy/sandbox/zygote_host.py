@@ -26,8 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlm_dspy.sandbox import bytecode, policy, variables
-
+from . import bytecode, policy, variables
 from .errors import InterpreterUnavailableError
 
 try:
@@ -235,8 +234,8 @@ class Zygote:
             fcntl.ioctl(self.listener, NOTIFICATION_RECEIVE, question, True)
         except OSError:  # the requesting thread has already ended
             return
-        number, pid, *_rest = NOTIFICATION.unpack(question)
-        if self._approve_fork(pid, _rest[4]):
+        number, pid, _, _, _, _, clone_flags, *_ = NOTIFICATION.unpack(question)  # struct seccomp_notif
+        if self._approve_fork(pid, clone_flags):
             verdict = 0, CONTINUE
         else:
             verdict = -EPERM, 0
@@ -277,7 +276,7 @@ class Zygote:
             self._grants.pop(pid, None)
 
     def spawn(self, config: dict[str, Any], channel: int, control: int) -> None:
-        """Have a worker forked that serves the other ends of the two sockets."""
+        """Ask the zygote to fork a worker that serves the other ends of the two sockets."""
         assert self._channel is not None
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel, control]))]
         with self._lock:

@@ -51,16 +51,16 @@ def kind_of(name: str) -> str:
 def find(name: str, data: bytes, charset: str | None = None, encoding: str | None = None) -> Reader | Unpacker | None:
     """Return the reader for a file, or None for plain text and for formats without a reader.
 
-    ``charset`` is the one told with a page, ``encoding`` the one the user named for pages and e-mails that tell none.
+    ``charset`` is the one declared for the file, ``encoding`` the user's, for pages and e-mails that declare none.
 
     An entry point in the group ``rlm_dspy.readers``, named after the file extension without the dot, takes precedence
     over the built-in readers.
     """
-    if (theirs := _installed_readers().get(_name_ending(name))) is not None:
-        return Reader(
-            _name_ending(name), lambda data, name: _load_reader(theirs)(data, name), _reader_version(theirs, name)
-        )
-    if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and _name_ending(name) == "pdf"):
+    ending = _name_ending(name)
+    point = _installed_readers().get(ending)
+    if point is not None:
+        return Reader(ending, lambda data, name: _load_reader(point)(data, name), _reader_version(point, name))
+    if data.startswith(b"%PDF-") or (b"%PDF-" in data[:1024] and ending == "pdf"):
         return converter.office_reader("pdf")
     if data.startswith(b"PK\x03\x04"):
         return _zip_reader(data)

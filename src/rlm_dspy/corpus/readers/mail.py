@@ -21,16 +21,15 @@ _STUB_SHARE = 4  # a plain text is a stub if the page beside it is more than thi
 _HIDING = re.compile(r"<(/?)(?:style|script|head)\b[^<>]*>", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 _ENDINGS = {"text/html": ".html", "message/rfc822": ".eml"}
-# The start of a message in an mbox: only with a date in its line or the headers of an e-mail, with both where no blank
-# line comes before.
+# The first line of a message in an mbox. It counts if it has a date or e-mail headers follow it, but without a blank
+# line before it only if both are true.
 _MESSAGE = re.compile(rb"^From ([^\n]*)\n(?=[!-9;-~]+:)", re.MULTILINE)
 _BLANK_LINES = (b"\n\n", b"\n\r\n")
-_POSTED = re.compile(
-    rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b"
-)  # a date such as Jan  1 00:00:00 2024
+# A date such as Jan  1 00:00:00 2024.
+_POSTED = re.compile(rb"\b[A-Z][a-z]{2} +\d{1,2} +\d{1,2}:\d\d(:\d\d)?\b.*\b\d{4}\b")
 _MAIL_HEADER = re.compile(rb"^(From|Date|Subject|Received|To):", re.MULTILINE | re.IGNORECASE)
-MAX_POSTED_BYTES = 200  # of the line that begins a message, in which its date is looked for
-_HEAD_BYTES = 20_000  # looked at for the headers of a message
+MAX_POSTED_BYTES = 200  # of a message's first line, searched for its date
+_HEAD_BYTES = 20_000  # searched for the headers of a message
 _QUOTED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 
 
@@ -65,11 +64,10 @@ def _body_text(message: Message, body: Message, encoding: str | None) -> tuple[s
     if (html := _hidden_page(message, body, text, encoding)) is None:
         return text, note, None
     page, unread = _page_text(html)
-    if unread:
-        told = ""
-    else:
-        told = "the plain text is much shorter than the page beside it: both are read"
-    return f"{text.rstrip()}\n\n{page}", "; ".join(filter(None, (note, told))), unread
+    notes = [note] if note else []
+    if unread is None:
+        notes.append("the plain text is much shorter than the page beside it: both are read")
+    return f"{text.rstrip()}\n\n{page}", "; ".join(notes), unread
 
 
 def _shown_chars(html: str) -> int:
@@ -92,10 +90,9 @@ def _page_text(html: str) -> tuple[str, SkippedMember | None]:
 def _hidden_page(message: Message, body: Message, text: str, encoding: str | None) -> str | None:
     """Return the page that is the other form of a plain text, if that text is only a stub."""
     for part in message.walk():
-        if part.get_content_type() == "multipart/alternative":
-            inner = list(part.walk())
-        else:
-            inner = []
+        if part.get_content_type() != "multipart/alternative":
+            continue
+        inner = list(part.walk())
         if not any(one is body for one in inner):
             continue
         for other in inner:
@@ -138,7 +135,8 @@ def _message_starts(data: bytes) -> Iterator[int]:
     """Yield the offsets of mbox messages, ignoring sentences that start with From."""
     for match in _MESSAGE.finditer(data):
         end = data.find(b"\n\n", match.end(), match.end() + _HEAD_BYTES)
-        end = end if end >= 0 else match.end() + _HEAD_BYTES
+        if end < 0:
+            end = match.end() + _HEAD_BYTES
         crlf = data.find(b"\n\r\n", match.end(), end)
         headers = data[match.end() : crlf if crlf >= 0 else end]
         signs = (_POSTED.search(match[1][:MAX_POSTED_BYTES]), _MAIL_HEADER.search(headers))
@@ -183,10 +181,9 @@ def _body_part(message: Message) -> Message | None:
     bodies: dict[str, Message] = {}
     for part in message.walk():
         kind = part.get_content_type()
-        is_attached = (part.get_content_disposition() or "") == "attachment"
-        if part.is_multipart() or is_attached or kind in bodies:
-            pass
-        elif kind == "text/html" or (kind == "text/plain" and _part_bytes(part).strip()):
+        is_attached = part.get_content_disposition() == "attachment"
+        is_candidate = not (part.is_multipart() or is_attached or kind in bodies)
+        if is_candidate and (kind == "text/html" or (kind == "text/plain" and _part_bytes(part).strip())):
             bodies[kind] = part
         if kind == "message/rfc822":
             break  # a forwarded message has its own body
@@ -222,16 +219,17 @@ def _part_charset(part: Message) -> str | None:
     return None
 
 
-def _attachment_parts(part: Message, body: Message | None, other: bool = False) -> Iterator[Message]:
-    """Yield the parts of a message except its body and ``other`` forms of the body."""
+def _attachment_parts(part: Message, body: Message | None, in_alternative: bool = False) -> Iterator[Message]:
+    """Yield the parts of a message except its body and, if they are ``in_alternative``, other forms of the body."""
     kind = part.get_content_type()
-    if part is body or (other and kind in ("text/plain", "text/html") and not part.get_filename()):
+    if part is body or (in_alternative and kind in ("text/plain", "text/html") and not part.get_filename()):
         return
     if part.get_content_maintype() == "multipart" and part.is_multipart():
-        other = other or (kind == "multipart/alternative" and any(inner is body for inner in part.walk()))
+        if kind == "multipart/alternative" and any(inner is body for inner in part.walk()):
+            in_alternative = True
         for inner in part.get_payload():
             if isinstance(inner, Message):
-                yield from _attachment_parts(inner, body, other)
+                yield from _attachment_parts(inner, body, in_alternative)
     elif part.is_multipart() or part.get_payload():
         yield part
 

@@ -20,7 +20,7 @@ _TEXTLESS = "no text in it"  # why a page that only draws is not read
 def read_html(data: bytes, name: str, charset: str | None = None, encoding: str | None = None) -> Converted:
     """Return the visible text of a page, without scripts and styles, with Markdown headings.
 
-    ``charset`` is the one told with the page, ``encoding`` the one the user named.
+    ``charset`` is the one declared for the page, ``encoding`` the one the user named.
     """
     text, note = decode_declared(data, [charset, page_charset(data)], encoding)
     if len(data) > _MAX_HTML_BYTES:
@@ -75,7 +75,7 @@ def _joined_cells(cells: list[Any], language: str) -> Converted:
 
 
 def _cell_markdown(cell: dict[str, Any], language: str, lost: list[str]) -> str:
-    """Return a cell as Markdown: code between fences, with what it printed; ``lost`` is what is not read of it."""
+    """Return a cell as Markdown: code between fences, with its outputs; add to ``lost`` why one is not read."""
     source = _plain_text(cell.get("source", cell.get("input", "")))
     if cell.get("cell_type") == "heading":
         return f"{'#' * int(cell.get('level') or 1)} {source}"
@@ -88,10 +88,8 @@ def _code_language(metadata: Any) -> str:
     """Return the language of a notebook's code from its metadata, Python by default."""
     named = metadata if isinstance(metadata, dict) else {}
     for part, key in (("language_info", "name"), ("kernelspec", "language")):
-        if isinstance(named.get(part), dict):
-            language = named[part].get(key)
-        else:
-            language = None
+        section = named.get(part)
+        language = section.get(key) if isinstance(section, dict) else None
         if isinstance(language, str) and re.fullmatch(r"[\w+#.-]{1,30}", language):
             return language.lower()
     return "python"

@@ -1,12 +1,12 @@
-"""Tell pages, notebooks and e-mails by their first bytes, where the file extension does not say that a file is text."""
+"""Recognise pages, notebooks and e-mails by their first bytes, unless the file extension says that a file is text."""
 
 from __future__ import annotations
 
 import email.utils
 import re
 
-_HEAD_BYTES = 4_096  # looked at for the begin of a page or a notebook
-_MAIL_HEAD_BYTES = 20_000  # looked at for the headers of a message
+_HEAD_BYTES = 4_096  # searched for the start of a page or a notebook
+_MAIL_HEAD_BYTES = 20_000  # searched for the headers of a message
 
 # Endings of texts and sources, which are read as written even if they contain markup or headers.
 TEXT_ENDINGS = frozenset(

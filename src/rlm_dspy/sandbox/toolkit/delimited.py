@@ -56,7 +56,7 @@ def sheet_rows(text: str, marks: Sequence[Sequence[Any]] = ()) -> list[dict[str,
     """Return the records of a converted workbook; with several sheets, each record names its sheet.
 
     ``marks`` say where the rows of each sheet begin and end, so that charts and cells that look like a sheet's name are
-    no rows. The comments on the cells of a column are in a column of their own.
+    not taken for rows. The comments on the cells of a column get a column of their own.
     """
     if marks:
         sheets = _marked_sheets(text.split("\n"), marks)
@@ -161,7 +161,7 @@ def _evenness(head: str, form: _Form) -> tuple[float, int, int]:
 
 
 def _has_decimal_commas(head: str, form: _Form) -> bool:
-    """Return whether cells are numbers with a decimal comma, which is then no delimiter."""
+    """Return whether cells are numbers with a decimal comma; the comma is then not a delimiter."""
     return any(_DECIMAL_COMMA.fullmatch(cell.strip()) for row in _first_records(head, form) for cell in row)
 
 
@@ -254,13 +254,15 @@ def _as_dicts(rows: list[list[str]]) -> list[dict[str, str]]:
     return records
 
 
-def _column_names(header: list[str], many: int) -> list[str]:
+def _column_names(header: list[str], count: int) -> list[str]:
     names: list[str] = []
-    for number in range(1, many + 1):
-        name = header[number - 1].strip() if number <= len(header) else ""
-        name = name or f"column_{number}"
-        wanted, again = name, 2
+    for number in range(1, count + 1):
+        title = header[number - 1].strip() if number <= len(header) else ""
+        title = title or f"column_{number}"
+        name = title
+        suffix = 2
         while name in names:
-            name, again = f"{wanted}_{again}", again + 1
+            name = f"{title}_{suffix}"
+            suffix += 1
         names.append(name)
     return names

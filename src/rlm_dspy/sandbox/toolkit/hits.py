@@ -121,8 +121,10 @@ class Hit(str):
         return self._facts["start"], self._facts["end"]
 
     def _pattern_match(self) -> "re.Match[str] | None":
-        found: re.Match[str] | None = None if self._origin is None else self._origin.matched(self._facts["start"])
-        return found
+        if self._origin is None:
+            return None
+        match: re.Match[str] | None = self._origin.matched(self._facts["start"])
+        return match
 
     def _line_text(self) -> str:
         return str.__str__(self)

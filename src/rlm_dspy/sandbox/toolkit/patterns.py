@@ -48,11 +48,8 @@ def _with_flags_first(text: str, flags: int) -> "re.Pattern[str]":
     try:
         return re.compile(text, flags)
     except re.error as error:
-        if "global flags" in str(error):
-            late = _LATE_FLAGS.search(text)
-        else:
-            late = None
-        if late is None:
+        late = _LATE_FLAGS.search(text)
+        if late is None or "global flags" not in str(error):
             raise
         return re.compile(late[0] + text.replace(late[0], ""), flags)
 

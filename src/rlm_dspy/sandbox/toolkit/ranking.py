@@ -3,8 +3,8 @@
 Words of the query are searched as plain substrings, rarest first, and only the passages where they occur are split
 into words. So the cost is a few scans, whatever the size.
 
-A word is reduced to its stem by cutting endings. So a stem is always the start of the word (without accents), which
-both a substring search and an index of whole words can find.
+A word is reduced to its stem by cutting off endings, so a stem is always the start of the word (without accents). Both
+a substring search and an index of whole words can find it.
 """
 
 import bisect
@@ -61,7 +61,6 @@ class Query:
         """Split a query into its words, and also its identifiers (max_iters, dspy.RLM) as a whole."""
         text = text[:_QUERY]
         words = words_of(text)
-        self.terms: list[Term] = []
         kept = [word for word in words if word not in _STOP] or words
         terms: dict[tuple[str, ...], Term] = {}
         for word in kept:
@@ -73,7 +72,7 @@ class Query:
                 needles = (_lowered_text(name), "_".join(parts), "".join(parts))
                 stems = tuple(stem(part) for part in parts)
                 terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
-        self.terms = list(terms.values())[:_TERMS]
+        self.terms: list[Term] = list(terms.values())[:_TERMS]
         roots = [stem(word) for word in kept]
         self.pairs = frozenset(itertools.pairwise(roots))
 

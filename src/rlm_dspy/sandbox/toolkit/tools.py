@@ -56,8 +56,12 @@ class Toolkit:
             return first[-2], first[-1], first[0] if len(first) == 3 else None, text
         if not _is_text(first):
             raise ValueError(f"start must be a whole number, not {quoted(first)}")
-        source, given = self._file_or_text(first)
-        return 0 if start is None else start, end, source, text if given is None else given
+        source, whole = self._file_or_text(first)
+        if start is None:
+            start = 0
+        if whole is not None:
+            text = whole
+        return start, end, source, text
 
     def grep(
         self,
@@ -248,7 +252,9 @@ def _peek_range(start: Any, end: Any, total: int) -> tuple[int, int]:
         if not isinstance(value, int):
             raise ValueError(f"{name} must be a whole number, not {quoted(value)}")
     low = slice(start, None).indices(total)[0]
-    return low, low + _PEEK if end is None else slice(0, end).indices(total)[1]
+    if end is None:
+        return low, low + _PEEK
+    return low, slice(0, end).indices(total)[1]
 
 
 def _names_to_read(data: Any, source: Any) -> list[Any]:
@@ -297,7 +303,8 @@ def _range_text(data: Any, item: Any) -> str:
             item = ()
     if not isinstance(item, (list, tuple)) or len(item) not in (2, 3):
         raise ValueError(f"a range is (start, end) or (source, start, end), not {quoted(item)}")
-    source, (start, end) = (item[0] if len(item) == 3 else None), item[-2:]
+    source = item[0] if len(item) == 3 else None
+    start, end = item[-2:]
     if not isinstance(start, int) or not isinstance(end, int):
         raise ValueError(f"a range has whole numbers, not {quoted(item)}")
     if source is not None:

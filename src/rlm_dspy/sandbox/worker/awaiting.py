@@ -167,9 +167,10 @@ def _awaited_names(nodes: list[ast.AST]) -> set[str]:
     """Return the names whose values or items are awaited or passed to ``gather`` and similar functions."""
     names: set[str] = set()
     for node in nodes:
-        taken = isinstance(node, ast.Await) or (isinstance(node, ast.Call) and _called_name(node) in _TAKERS)
-        if taken:
-            names.update(_names_in(node.value if isinstance(node, ast.Await) else node))
+        if isinstance(node, ast.Await):
+            names.update(_names_in(node.value))
+        elif isinstance(node, ast.Call) and _called_name(node) in _TAKERS:
+            names.update(_names_in(node))
     size = -1
     while size < len(names):  # for task in tasks: await task
         size = len(names)

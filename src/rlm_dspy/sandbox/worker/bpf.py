@@ -127,9 +127,8 @@ def _guarded_rules(rules: Filter) -> dict[str, list[Instruction]]:
         # reserved pages writable, for thread stacks and heaps.
         "mprotect": _one_of(2, (PROT_READ | PROT_WRITE,)),
         "clone": _clone_rules(rules.fork),
-        "clone3": [
-            (RETURN, 0, 0, errno_action(ENOSYS))
-        ],  # its arguments are in memory, so make glibc fall back to clone
+        # Its arguments are in memory, which a filter cannot read: make glibc fall back to clone.
+        "clone3": [(RETURN, 0, 0, errno_action(ENOSYS))],
         "fcntl": _one_of(1, (F_DUPFD_CLOEXEC, F_GETFD, F_GETFL)),
         "prlimit64": _one_of(0, (0,)),  # only for itself; a hard limit can only be lowered
         "sendmsg": _one_of(0, rules.send_on) if rules.send_on else [no],

@@ -90,7 +90,7 @@ def enter_namespaces(report: Report) -> None:
 
 
 def die_with_parent() -> None:
-    """Request SIGKILL for when the thread that made this process ends."""
+    """Ask the kernel to send SIGKILL when the thread that made this process ends."""
     _load_libc().prctl(PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
@@ -142,12 +142,17 @@ def apply_landlock(report: Report) -> None:
 def _landlock_attributes(version: int) -> list[bytes]:
     """Return ruleset attributes to try, strictest first (some vendor kernels overstate their version)."""
     files = (1 << LANDLOCK_FILES.get(version, 16)) - 1
-    sized = {True: 8, version >= 4: 16, version >= 6: 24}[True]
-    full = struct.pack("<QQQ", files, 3, 3)[:sized]
+    if version >= 6:
+        length = 24
+    elif version >= 4:
+        length = 16
+    else:
+        length = 8
+    full = struct.pack("<QQQ", files, 3, 3)[:length]
     tries = [full]
-    if sized == 24:
+    if length == 24:
         tries.append(struct.pack("<QQQ", files, 3, 1))
-    return [*tries, *(full[:size] for size in (16, 8) if size < sized)]
+    return [*tries, *(full[:shorter] for shorter in (16, 8) if shorter < length)]
 
 
 def filter_calls(report: Report, rules: bpf.Filter) -> int:
@@ -171,14 +176,14 @@ def _filter_program(code: bytes) -> tuple[_Program, Any]:
     return _Program(len(code) // 8, ctypes.addressof(buffer)), buffer
 
 
-def last_filter(machine: str, rules: bpf.Filter) -> Callable[[], None]:
+def last_filter(rules: bpf.Filter) -> Callable[[], None]:
     """Return a function that adds one more filter; prepared early, because it needs ``ctypes`` and memory."""
     libc = _load_libc()
     program, keep = _filter_program(bpf.assemble_filter(rules))
 
     def install() -> None:
         if libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(program), 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), f"second filter refused ({len(keep)} bytes, {machine})")
+            raise OSError(ctypes.get_errno(), f"second filter refused ({len(keep)} bytes, {rules.machine})")
 
     return install
 

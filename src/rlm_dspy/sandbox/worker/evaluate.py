@@ -23,12 +23,12 @@ MAX_TRACEBACK = 8000
 CO_COROUTINE = 0x80  # as in inspect, which takes longer to import than most cells to run
 CANCELS, CANCEL_SECONDS = 3, 0.1
 
-_TAME_CALLS = {name: getattr(builtins, name) for name in ("print", "len", "type", "isinstance", "dir")}
+_READ_ONLY_CALLS = {name: getattr(builtins, name) for name in ("print", "len", "type", "isinstance", "dir")}
 _PLAIN = frozenset(
     {str, bytes, int, float, bool, complex, list, tuple, dict, Counter, set, frozenset, range, re.Pattern, re.Match}
     | {NoneType, type, FunctionType, BuiltinFunctionType, MethodType, ModuleType}
 )
-_TAME_NODES = frozenset(
+_READ_ONLY_NODES = frozenset(
     {ast.Module, ast.Expr, ast.Constant, ast.Name, ast.Load, ast.Subscript, ast.Slice, ast.UnaryOp, ast.USub, ast.Not}
     | {ast.Tuple, ast.List, ast.Dict, ast.keyword, ast.JoinedStr, ast.FormattedValue, ast.Call, ast.BinOp, ast.Add}
     | {ast.Sub, ast.Compare, *ast.cmpop.__subclasses__(), ast.BoolOp, *ast.boolop.__subclasses__()}
@@ -65,7 +65,7 @@ class ReadOnlyCheck:
         tools = () if toolkit is None else ("peek", "grep", "search", "select")
         texts = () if toolkit is None else (toolkit.CorpusTexts, toolkit.Hit, toolkit.Matches)
         self.namespace = namespace
-        self.calls = _TAME_CALLS | {name: namespace[name] for name in tools}
+        self.calls = _READ_ONLY_CALLS | {name: namespace[name] for name in tools}
         self.plain = _PLAIN.union(texts)
         self.texts = (str, bytes, *texts[:2])
 
@@ -83,7 +83,7 @@ class ReadOnlyCheck:
         elif isinstance(node, ast.Call):
             known = isinstance(node.func, ast.Name) and self._static_value(node.func) is self.calls.get(node.func.id)
             return known and not any(keyword.arg in (None, "file") for keyword in node.keywords)
-        return kind in _TAME_NODES
+        return kind in _READ_ONLY_NODES
 
     def _static_value(self, node: ast.AST) -> Any:
         """Return a value of an expression's type; raise ``LookupError`` if only running it would show the type."""

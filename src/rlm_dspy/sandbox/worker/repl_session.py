@@ -87,12 +87,12 @@ class WorkerSession:
         wire.deferred = self._raise_pending
 
     def _bind_names(self) -> None:
-        self.namespace.update(SUBMIT=self.submit, FINAL=self._submit_first, FINAL_VAR=self._finish_with)
+        self.namespace.update(SUBMIT=self.submit, FINAL=self._submit_first, FINAL_VAR=self._submit_variable)
         names = ["FINAL", "FINAL_VAR"]
         if self.toolkit is not None:
             names += self.toolkit.bind(self.namespace, self.main)
         self.own_functions = {name: self.namespace[name] for name in names}
-        self.looks = evaluate.ReadOnlyCheck(self.namespace, self.toolkit)
+        self.read_only_check = evaluate.ReadOnlyCheck(self.namespace, self.toolkit)
 
     def configure(self, message: Message) -> None:
         """Apply the host's current tools, output fields and main variable."""
@@ -180,12 +180,9 @@ class WorkerSession:
         expected = f"SUBMIT({', '.join(name + '=…' for name in self.fields)})"
         if len(arguments) > len(self.fields):
             raise TypeError(f"SUBMIT() got {len(arguments)} values for {len(self.fields)} outputs; call {expected}")
-        if len(arguments) == 1 and len(self.fields) > 1 and not keywords:
-            only = arguments[0]
-        else:
-            only = None
-        if isinstance(only, dict):
-            return self._outputs_by_name((), only)  # all outputs in one dict
+        is_single = len(arguments) == 1 and len(self.fields) > 1 and not keywords
+        if is_single and isinstance(arguments[0], dict):
+            return self._outputs_by_name((), arguments[0])  # all outputs in one dict
         chosen = dict(zip(self.fields, arguments, strict=False))
         if twice := chosen.keys() & keywords.keys():
             raise TypeError(f"SUBMIT() got {sorted(twice)[0][:MAX_QUOTED_CHARS]!r} twice; call {expected}")
@@ -201,7 +198,7 @@ class WorkerSession:
         name = self.fields[0] if self.fields else "output"
         self._submit_outputs(**{name: value})
 
-    def _finish_with(self, name: str) -> NoReturn:
+    def _submit_variable(self, name: str) -> NoReturn:
         """Submit the variable called ``name`` as the first output."""
         if not isinstance(name, str):
             self._submit_first(name)
@@ -289,7 +286,7 @@ class WorkerSession:
                     self._run_own_code(loads(a2b_base64(message["compiled"])))
                     return True
                 tree = evaluate.parse_cell(message["code"], number)
-                changed = message["always"] or not self.looks.is_read_only(tree)
+                changed = message["always"] or not self.read_only_check.is_read_only(tree)
                 why_not = modules.hopeless_reason(tree, self.namespace, self.extra)
                 if why_not:
                     result.update(kind="refused", exc=why_not)

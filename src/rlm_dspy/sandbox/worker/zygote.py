@@ -74,7 +74,7 @@ def _milliseconds_since(started: float) -> float:
 
 def _preload_modules(policy: dict[str, Any], importer: bytecode_importer.BytecodeImporter) -> Any:
     """Import the modules that every session needs or that cannot be imported later; return the toolkit."""
-    importer.after["asyncio"] = _shrink_asyncio
+    importer.after["asyncio"] = _install_mini_loop
     importer.after["linecache"] = evaluate.remember_lines
     # Some modules read the system's name on import; the call is refused, and the host's name is private.
     system = os.uname_result(("Linux", "sandbox", "", "", os.uname().machine))
@@ -104,7 +104,7 @@ def _modules_without_bytecode(importer: bytecode_importer.BytecodeImporter) -> l
     return [name for name in modules.SHELVED if name in modules.ALLOWED and name not in importer.compiled]
 
 
-def _shrink_asyncio() -> None:
+def _install_mini_loop() -> None:
     __import__("rlm_worker.miniloop", fromlist=["install"]).install()
 
 
@@ -185,7 +185,7 @@ def _serve_orders(
 ) -> NoReturn:
     rules = report.pop("last_filter", None)
     if rules and report.get("seccomp") is True:
-        last_filter = confine.last_filter(rules.machine, rules)
+        last_filter = confine.last_filter(rules)
     else:
         last_filter = None
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -110,7 +110,7 @@ class _Scanner:
                 self._skip_past(start, ">")
             elif name := _NAME.match(text, start + 1):
                 self._scan_start_tag(name[0].lower(), name.end())
-            elif name := _NAME.match(text, start + 2) if text.startswith("</", start) else None:
+            elif text.startswith("</", start) and (name := _NAME.match(text, start + 2)):
                 self._skip_past(name.end(), ">")
                 self._seen.end(name[0].lower())
             else:
@@ -230,7 +230,7 @@ class _Page:
 
     def start(self, tag: str, attributes: Attributes) -> None:
         """Handle the start of an element."""
-        self._make_room(tag)
+        self._end_implied_elements(tag)
         self._title = tag == "title" and not self._count.get("svg")
         if tag not in _VOID:
             self._open.append(tag)
@@ -254,7 +254,7 @@ class _Page:
         self._write_attributes(tag, attributes)
 
     def _mark_start(self, tag: str, attributes: Attributes) -> None:
-        """Mark the begin of raised, lowered and struck-through text, and of a formula and its parts."""
+        """Mark the start of raised, lowered and struck-through text, and of a formula and its parts."""
         depth = len(self._open)
         if not self._struck and (_MARKS.get(tag) == STRUCK or "line-through" in attributes.get("style", "")):
             self._struck = depth
@@ -364,7 +364,7 @@ class _Page:
         lines = (line.strip(" ").rstrip(" \t") for line in "".join(self._parts).replace(_BREAK, "\n").split("\n"))
         return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).replace(_KEPT, " ").strip("\n") + "\n"
 
-    def _make_room(self, tag: str) -> None:
+    def _end_implied_elements(self, tag: str) -> None:
         """End the elements that a tag implicitly ends."""
         if self._count.get("title") and self._open[-1] == "title":
             self._end_element("title")

@@ -28,12 +28,12 @@ def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     package = Package(data, notes)
     body = _body_element(package, "text")
     looks = _looks_of(package)
-    for kind in ("header", "footer"):
-        if kind == "footer":
-            for line in _Story(looks).blocks(body):
-                yield line, "", False
-        for line in _margin_lines(package, kind, looks):
-            yield line, "", False
+    for line in _margin_lines(package, "header", looks):
+        yield line, "", False
+    for line in _Story(looks).blocks(body):
+        yield line, "", False
+    for line in _margin_lines(package, "footer", looks):
+        yield line, "", False
 
 
 def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
@@ -164,7 +164,7 @@ class _Story:
             "line-break": lambda one: "\n",
             "s": self._repeated_spaces,
             "a": self._link_text,
-            "span": lambda one: self.looking(one, self.inline(one)),
+            "span": lambda one: self.with_marks(one, self.inline(one)),
             "note": self._note_mark,
             "annotation": self._collect_comment,
             "frame": self._frame_text,
@@ -183,7 +183,7 @@ class _Story:
                     level = value_of(child, "outline-level", default="1")
                 else:
                     level = "0"
-                text = self.looking(child, self.inline(child))
+                text = self.with_marks(child, self.inline(child))
                 mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
                 if text.strip():
                     text = (f"{mark} " if mark else before) + text
@@ -229,7 +229,7 @@ class _Story:
             parts.append(_collapsed_spaces(child.tail))
         return "".join(parts)
 
-    def looking(self, element: Element, text: str) -> str:
+    def with_marks(self, element: Element, text: str) -> str:
         """Return the text of an element with the marks of its style."""
         for mark in self._looks.get(value_of(element, "style-name"), ()):
             text = marked(text, mark)
@@ -348,11 +348,11 @@ def _cell_value(cell: Element, looks: Looks, drawn: list[str]) -> str:
         text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
     elif not text:
         text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
-    text = _Story(looks).looking(cell, text)
+    text = _Story(looks).with_marks(cell, text)
     comments = [_Story(looks).cell(one) for one in cell if local_name(one) == "annotation"]
-    told = " / ".join(filter(None, comments))
-    if told:
-        text = f"{text} [comment: {told}]"
+    comment = " / ".join(filter(None, comments))
+    if comment:
+        text = f"{text} [comment: {comment}]"
     return text.strip()
 
 

@@ -167,9 +167,9 @@ class Package:
 
     def note_unread(self, counts: dict[str, int]) -> None:
         """Note what is not read of a document: how many of each kind."""
-        told = [f"{count:,} {_PLURALS[kind] if count > 1 else kind}" for kind, count in sorted(counts.items())]
-        if told:
-            self.note(f"not read: {joined_with_and(told)}")
+        kinds = [f"{count:,} {_PLURALS[kind] if count > 1 else kind}" for kind, count in sorted(counts.items())]
+        if kinds:
+            self.note(f"not read: {joined_with_and(kinds)}")
 
     def relations(self, name: str) -> dict[str, Relation]:
         """Return the relations of a part by id."""

@@ -97,8 +97,10 @@ def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         yield words.undivided_text(page), f"page {number}", False
     empty = [str(number) for number, page in enumerate(pages, 1) if not page.strip()]
     if empty and len(empty) < len(pages):
-        has = f"page {empty[0]} has no text: a scan?"
-        notes.append(has if len(empty) == 1 else f"pages {joined_with_and(empty)} have no text: scans?")
+        if len(empty) == 1:
+            notes.append(f"page {empty[0]} has no text: a scan?")
+        else:
+            notes.append(f"pages {joined_with_and(empty)} have no text: scans?")
     if sum(map(len, pages)) > MOST_CHARS:
         raise CutError(f"cut after page {len(pages)}: it has more than {MOST_CHARS:,} characters")
 

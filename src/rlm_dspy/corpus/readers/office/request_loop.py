@@ -65,7 +65,7 @@ def _plain_text(text: str) -> str:
 
 
 def answer(kind: str, data: bytes, page: int | None = None) -> dict[str, Any]:
-    """Convert a document, or draw a page of a PDF; or return why that failed: any exception becomes the reason."""
+    """Convert a document, or draw a page of a PDF; any exception becomes the reason in the answer."""
     try:
         if page is not None:
             return {"text": base64.b64encode(pdf.page_image(data, page)).decode(), "marks": [], "note": ""}
@@ -78,9 +78,9 @@ def answer(kind: str, data: bytes, page: int | None = None) -> dict[str, Any]:
         return {"error": f"it needs more than {MAX_MEMORY_BYTES >> 30} GB of memory: split it"}
     except RecursionError:
         return {"error": "its parts are nested too deeply"}
+    except KeyboardInterrupt:
+        raise
     except BaseException as error:  # the process boundary: only answers may cross it
-        if isinstance(error, KeyboardInterrupt):
-            raise
         return {"error": f"broken: {type(error).__name__}: {str(error)[:200]}"}
 
 

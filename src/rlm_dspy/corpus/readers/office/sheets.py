@@ -272,11 +272,14 @@ class _Book:
 
     def _cell_text(self, cell: Element) -> str:
         """Return the displayed value of a cell, or its formula if there is no stored value."""
-        kind, text, formula, valued = cell.get("t", "n"), "", None, False
+        kind = cell.get("t", "n")
+        text = ""
+        formula: Element | None = None
+        has_value = False
         for one in cell:
             name = local_name(one)
             if name == "v":
-                text, valued = one.text or "", True
+                text, has_value = one.text or "", True
             elif name == "f":
                 formula = one
                 if one.text and one.get("t") == "shared":
@@ -288,8 +291,8 @@ class _Book:
                 return self._texts[int(text)]
             return ""
         if not text:
-            empty = valued and kind == "str"  # the formula was calculated as an empty text
-            if formula is not None and not empty:
+            is_empty_text = has_value and kind == "str"  # the formula was calculated as an empty text
+            if formula is not None and not is_empty_text:
                 return self._formula_text(formula)
             return ""
         return self._typed_text(kind, text, cell)

@@ -154,7 +154,8 @@ class _Slide:
             elif name == "grpSp":
                 yield from self._shape_lines(shape)
             elif name in ("sp", "cxnSp"):
-                yield from _description_lines(shape) if name == "cxnSp" else ()
+                if name == "cxnSp":
+                    yield from _description_lines(shape)
                 body = child_of(shape, "txBody")
                 if body is not None:
                     yield "\n".join(paragraphs_of(body, self._relations))
@@ -174,14 +175,13 @@ class _Slide:
             if relation := self._inner_relation(relation_of(chart)):
                 yield from chart_lines(self._package, relation.target)
         for diagram in all_named(frame, "relIds"):
-            data = self._inner_relation(relation_of(diagram, "dm"))
-            if data:
-                lines = list(diagram_lines(self._package, data.target))
-            else:
-                lines = []
-            drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
-            for drawing in () if lines else drawings:
-                lines += diagram_lines(self._package, drawing.target)
+            lines: list[str] = []
+            if data := self._inner_relation(relation_of(diagram, "dm")):
+                lines += diagram_lines(self._package, data.target)
+            if not lines:
+                drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
+                for drawing in drawings:
+                    lines += diagram_lines(self._package, drawing.target)
             yield from lines
 
     def _inner_relation(self, name: str) -> Relation | None:

@@ -137,12 +137,12 @@ class Numbering:
         for deeper in [one for one in counts if one > depth]:
             del counts[deeper]
 
-        def number(match: re.Match[str]) -> str:
-            wanted = int(match[1]) - 1
-            of = levels.get(wanted, _Level())
-            return format_list_number(counts.get(wanted, of.start), of.figures)
+        def number_text(match: re.Match[str]) -> str:
+            outer_depth = int(match[1]) - 1
+            outer_level = levels.get(outer_depth, _Level())
+            return format_list_number(counts.get(outer_depth, outer_level.start), outer_level.figures)
 
-        text = re.sub(r"%(\d)", number, level.pattern).strip()
+        text = re.sub(r"%(\d)", number_text, level.pattern).strip()
         if text:
             return f"{text} "
         return ""
@@ -158,6 +158,10 @@ def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
 
 def format_list_number(count: int, figures: str) -> str:
     """Format a number in a list's numbering format."""
+    if figures == "none":
+        return ""
+    if figures == "decimalZero":
+        return f"{count:02}"
     if figures.endswith("Letter") and 0 < count <= 26 * 30:
         text = chr(ord("a") + (count - 1) % 26) * ((count - 1) // 26 + 1)
     elif figures.endswith("Roman") and 0 < count < 4000:
@@ -165,11 +169,7 @@ def format_list_number(count: int, figures: str) -> str:
         for size, letters in _ROMAN:
             text += letters * (count // size)
             count %= size
-    elif figures == "none":
-        return ""
     else:
-        if figures == "decimalZero":
-            return f"{count:02}"
         return str(count)
     if figures.startswith("upper"):
         return text.upper()
@@ -272,8 +272,8 @@ class _OpenField:
     """An open field: whether its result has begun, its instructions and its result so far."""
 
     begun: bool = False
-    told: str = ""
-    shown: str = ""
+    instruction: str = ""
+    result: str = ""
 
 
 class Story:
@@ -416,12 +416,12 @@ class Story:
             return ""
         text = element.text or ""
         if self._fields:
-            self._fields[-1].shown += text
+            self._fields[-1].result += text
         return text
 
     def _read_instruction(self, element: Element) -> str:
         if self._fields and not self._fields[-1].begun:
-            self._fields[-1].told += element.text or ""
+            self._fields[-1].instruction += element.text or ""
         return ""
 
     def _simple_field_text(self, element: Element) -> str:
@@ -444,8 +444,7 @@ class Story:
         elif self._fields and kind == "end":
             field = self._fields.pop()
             if field.begun and self._is_visible():
-                return _field_link(field.told, field.shown)
-            return ""
+                return _field_link(field.instruction, field.result)
         return ""
 
     def _alternative_text(self, element: Element) -> str:
