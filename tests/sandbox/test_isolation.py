@@ -1,5 +1,6 @@
 """Each layer is there, does its part, and is never silently missing."""
 
+import os
 import platform
 import struct
 import subprocess
@@ -302,3 +303,10 @@ def test_the_host_approves_only_the_forks_it_granted(sandbox, monkeypatch):
     assert sandbox._link.zygote.denied > before
     assert done.kind == "error"
     assert sandbox.run("x").value == "1"
+
+
+def test_a_platform_that_passes_no_credentials_knows_the_process_by_its_report(monkeypatch):
+    monkeypatch.setattr(zygote_host, "SCM_CREDENTIALS", -1)  # as on macOS
+    zygote = zygote_host.Zygote(zygote_host.ZygoteSettings("none", ()))
+    assert zygote.pid > 0
+    assert zygote.group == os.getpgid(zygote.pid)

@@ -198,7 +198,7 @@ def _serve_orders(
         attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [listener]))]
     else:
         attached = []
-    channel.sendmsg([json.dumps({"t": "ready", "report": report}).encode()], attached)
+    channel.sendmsg([json.dumps({"t": "ready", "pid": os.getpid(), "report": report}).encode()], attached)
     if listener >= 0:
         os.close(listener)
     ahead = list(modules.WARMED)
