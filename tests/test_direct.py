@@ -274,6 +274,13 @@ def test_null_is_not_the_text_none() -> None:
         answer_of(str, "plain text", '{"answer": null}')
 
 
+def test_outputs_with_the_names_of_a_step_are_outputs() -> None:
+    lm, _ = scripted('{"reasoning": "because", "code": "A12"}')
+    with dspy.context(lm=lm):
+        prediction = Direct("context, question -> reasoning, code")(context="the code is A12", question="Which code?")
+    assert (prediction.reasoning, prediction.code) == ("because", "A12")
+
+
 def test_a_json_reply_with_all_outputs_is_read_in_one_call() -> None:
     assert answer_of(int, '```json\n{"answer": 3}\n```') == 3
     assert answer_of(int, '{"answer": 3}\n\n[[ ## completed ## ]]') == 3

@@ -329,3 +329,8 @@ def test_an_answer_in_words_loses_only_the_thinking_before_it(reply: str, prompt
 @pytest.mark.parametrize("reply", ['{"answer": "45", "source": "report"}', '{"input": "How many lines are there?"}'])
 def test_data_in_json_is_no_code(reply: str) -> None:
     assert parse_reply(reply, "answer").cells == ()
+
+
+def test_a_literal_that_python_cannot_make_is_no_crash() -> None:
+    assert parse_reply("So I answer now: SUBMIT({[]: 1})", "answer").problem
+    assert parse_reply("FINAL: {[]: 1}, 'a'", "answer").cells == ("""SUBMIT(answer="{[]: 1}, 'a'")""",)

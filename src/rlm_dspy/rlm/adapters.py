@@ -64,7 +64,9 @@ class TurnAdapter(dspy.ChatAdapter):  # type: ignore[misc]
 
 
 def _is_action(signature: type[dspy.Signature]) -> bool:
-    return set(signature.output_fields) == {"reasoning", "code"}
+    """Return whether a signature is that of an RLM's step, in our form or in DSPy's; not just by its outputs."""
+    is_of_step = not {"observation", "repl_history"}.isdisjoint(signature.input_fields)
+    return is_of_step and set(signature.output_fields) == {"reasoning", "code"}
 
 
 def render_reply(reasoning: str, code: str) -> str:
