@@ -8,13 +8,14 @@ import inspect
 import os
 import signal
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from rlm_dspy import local_servers
-from warm import ADDRESS, start_server
+from warm import ADDRESS, end_server, start_server
 
 # The tests do not depend on how busy the machine is.
 settings.register_profile("any load", deadline=None)
@@ -36,9 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the server of ``warm_python`` once for all workers."""
     if ADDRESS not in os.environ:
-        server = start_server()
-        assert server.stdin is not None
-        config.add_cleanup(server.stdin.close)
+        config.add_cleanup(partial(end_server, start_server()))
 
 
 @pytest.fixture(autouse=True)

@@ -38,11 +38,6 @@ _SENT: ContextVar[tuple[str, list[bool]] | None] = ContextVar("rlm_dspy_sent", d
 NOTICEABLE_SECONDS = 1.0  # seconds; shorter waits are counted, not announced
 
 
-def tokens(text: str) -> int:
-    """Estimate the tokens of ``text`` at four characters each."""
-    return len(text) // CHARS_PER_TOKEN + 1
-
-
 def whole_count(reported: Any) -> int | None:
     """Return a token count that a server reports, None if it is not plausible."""
     try:

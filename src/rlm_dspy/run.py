@@ -383,9 +383,10 @@ CONTENT_FIELDS = frozenset(
 SHORT_CHARS = 300  # of each text in a record with content="short"
 MAX_STEPS_IN_NOTEBOOK = 50
 SHOWN_CHARS = 200  # of each value
+MAX_RECORDED_CHARS = 500  # of a text in the record of a call
 
 
-def cut_text(text: str, limit: int) -> str:
+def cut_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
     """Return a text of at most ``limit`` characters, or its beginning and its length."""
     if len(text) <= limit:
         return text

@@ -80,14 +80,20 @@ def write_pdf(path: Path) -> None:
     pdf.output(str(path))
 
 
+def copy_beginning(name: str, folder: Path, count: int) -> None:
+    """Copy the first lines of a file: few questions can be asked about them."""
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    (folder / Path(name).name).write_text("".join(lines[:count]), encoding="utf-8")
+
+
 @pytest.fixture
 def workspace(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder with the files that snippets name, and servers for the models that they name."""
     (home / "docs").mkdir()
-    shutil.copy(ROOT / "docs/concepts.md", home / "docs")
+    copy_beginning("docs/concepts.md", home / "docs", 40)
     (home / "docs" / "ports.md").write_text("The default port is 8080.\n\nA run ends when a limit is reached.\n")
     (home / "src").mkdir()
-    shutil.copy(ROOT / "src/rlm_dspy/rlm/module.py", home / "src")
+    copy_beginning("src/rlm_dspy/rlm/module.py", home / "src", 150)
     (home / "datasets/mixed").mkdir(parents=True)
     for name in ("train.jsonl", "dev.jsonl"):
         rows = (ROOT / "datasets/mixed" / name).read_text().splitlines(keepends=True)

@@ -12,6 +12,7 @@ What is about the start itself (imports, ``PYTHON…`` variables, closed streams
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -36,3 +37,11 @@ def start_server() -> subprocess.Popen[bytes]:
     server.stdout.close()
     os.environ[ADDRESS] = address
     return server
+
+
+def end_server(server: subprocess.Popen[bytes]) -> None:
+    """Have the server end, and wait for it."""
+    assert server.stdin is not None
+    server.stdin.close()
+    server.wait()
+    shutil.rmtree(Path(os.environ.pop(ADDRESS)).parent)

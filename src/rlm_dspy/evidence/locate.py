@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import partial
 from itertools import islice
 from pathlib import PurePath
 from typing import Any, Literal, Protocol
@@ -35,34 +36,25 @@ class SupportsItems(Protocol):
         """Yield (name, text)."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class Text:
     """One text that may be quoted; ``source`` is None for a main text that is not a file."""
 
-    __slots__ = ("_load", "_place", "size", "source", "variable")
-
-    def __init__(
-        self,
-        variable: str,
-        source: str | None,
-        load: Callable[[], str],
-        size: int,
-        place: Callable[[str, int], str | None] | None = None,
-    ) -> None:
-        self.variable = variable
-        self.source = source
-        self.size = size
-        self._load = load
-        self._place = place
+    variable: str
+    source: str | None
+    load: Callable[[], str]
+    size: int
+    place_in: Callable[[str, int], str | None] | None = None
 
     @property
     def text(self) -> str:
         """The text, loaded on each access."""
-        return self._load()
+        return self.load()
 
     def place(self, line: int) -> str | None:
         """Return the page or row of a line, if there is one."""
-        if self._place is not None and self.source is not None:
-            return self._place(self.source, line)
+        if self.place_in is not None and self.source is not None:
+            return self.place_in(self.source, line)
         return None
 
 
@@ -92,12 +84,12 @@ def texts_of(contexts: Mapping[str, Any]) -> list[Text]:
             files += _of_corpus(variable, value)
         else:
             for path, text in strings_of(value, variable):
-                parts.append(Text(variable, path, _constant_loader(text), len(text)))
+                parts.append(Text(variable, path, partial(str, text), len(text)))
     single.sort(key=lambda pair: -len(pair[1]))
     named = bool(files or parts)
     files += parts
     for variable, text in single:
-        files.append(Text(variable, variable if named else None, _constant_loader(text), len(text)))
+        files.append(Text(variable, variable if named else None, partial(str, text), len(text)))
         named = True
     return files
 
@@ -106,11 +98,7 @@ def _of_corpus(variable: str, corpus: Any) -> Iterator[Text]:
     place = getattr(corpus, "place", None)
     for file in corpus.sandbox_index()["files"]:
         name = str(file["name"])
-        yield Text(variable, name, lambda name=name: str(corpus[name]), file["chars"], place)  # type: ignore[misc]
-
-
-def _constant_loader(text: str) -> Callable[[], str]:
-    return lambda: text
+        yield Text(variable, name, partial(corpus.__getitem__, name), file["chars"], place)
 
 
 def words_of(quote: str) -> list[str]:

@@ -24,10 +24,9 @@ from rlm_dspy.rlm.subcalls import (
     SubCalls,
     failed_call,
     sendable_prompt,
-    shorten_text,
     wrong_inputs_message,
 )
-from rlm_dspy.run import Run, SubCall, Usage
+from rlm_dspy.run import Run, SubCall, Usage, cut_text
 
 SAME_TEXT_SHARE = 0.9  # a text that covers this share of the run's own context ...
 SAME_INSTRUCTION_LIKENESS = 0.85  # ... with an instruction this similar to its own does not divide the work
@@ -129,7 +128,7 @@ class Children:
         self, signature: type[dspy.Signature], item: dict[str, Any], *, with_steps: bool = False
     ) -> Outputs | CallError:
         started = time.perf_counter()
-        prompt = shorten_text("\n".join(str(value) for value in reversed(item.values())))
+        prompt = cut_text("\n".join(str(value) for value in reversed(item.values())))
         span = self._calls.start_span("recursive", prompt)
         run: Run | None = None
         result: Outputs | CallError
@@ -148,7 +147,7 @@ class Children:
         if isinstance(result, CallError):
             output, problem = "", result.error
         else:
-            output, problem = shorten_text(str(result.values)), None
+            output, problem = cut_text(str(result.values)), None
         self._calls.record_call(
             SubCall(
                 kind="recursive",
@@ -199,7 +198,7 @@ class Children:
         share = room // len(found) - 40  # what a cut adds
         if sum(map(len, found)) + 2 * len(found) > room:
             self._calls.add_note(f"[subcall: the answers over the pieces were cut to {share:,} characters each]")
-            found = [shorten_text(text, share) for text in found]
+            found = [cut_text(text, share) for text in found]
         return "\n\n".join(found)
 
     def _make_single_call(

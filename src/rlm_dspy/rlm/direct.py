@@ -24,12 +24,12 @@ from rlm_dspy import deadlines
 from rlm_dspy._dspy import engine_of
 from rlm_dspy.budget import Budget, Ledger
 from rlm_dspy.context import Context
-from rlm_dspy.counting import counted_noun
+from rlm_dspy.counting import counted_noun, estimate_tokens
 from rlm_dspy.dspy_errors import failed_generation, translated_errors
 from rlm_dspy.errors import ActionError, BudgetExceededError, ConfigurationError
 from rlm_dspy.evidence import unseen_numbers
 from rlm_dspy.lms import streams, windows
-from rlm_dspy.metering import Meter, token_cost, tokens
+from rlm_dspy.metering import Meter, token_cost
 from rlm_dspy.replay import root_run_id
 from rlm_dspy.rlm.adapters import answer_adapter
 from rlm_dspy.rlm.history import earlier_turns, fitting_turns, next_history
@@ -120,7 +120,7 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
         with _Call(self, values) as call:
             shown = {name: prompt_text(value) for name, value in self._selected_inputs(values, call).items()}
             history, size = self._shown_history(past, shown, call)
-            call.admit(sum(tokens(text) for text in shown.values() if isinstance(text, str)) + size)
+            call.admit(sum(estimate_tokens(len(text)) for text in shown.values() if isinstance(text, str)) + size)
             callbacks = [*dspy.settings.callbacks, call.meter]
             settings = dspy.context(callbacks=callbacks, adapter=answer_adapter())
             with translated_errors(), call.shown_text(), settings:
@@ -160,7 +160,7 @@ class Direct(deadlines.Stoppable, dspy.Module):  # type: ignore[misc]
             kept = len(turns) - left_out
             call.warnings.append(f"the prompt shows {kept} of {len(turns)} earlier turns: more do not fit the window")
         history = dspy.History(messages=prompt_text(messages))
-        return {self._history: history}, sum(tokens(str(message)) for message in messages)
+        return {self._history: history}, sum(estimate_tokens(len(str(message))) for message in messages)
 
     def _selected_inputs(self, values: Mapping[str, Any], call: _Call) -> dict[str, Any]:
         """Return the inputs, with the main context reduced to its best passages if ``passages`` is set."""

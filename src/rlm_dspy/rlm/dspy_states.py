@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import dspy
@@ -102,7 +103,9 @@ def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
     return fields[-2:]
 
 
+@lru_cache(maxsize=32)
 def _action_of_dspy(task: type[dspy.Signature]) -> Any:
+    """Return the signature of the untuned action of ``dspy.RLM``; making one takes ten milliseconds."""
     return dspy.RLM(task).generate_action.signature
 
 

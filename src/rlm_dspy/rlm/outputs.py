@@ -20,7 +20,7 @@ from dspy.adapters.utils import annotation_allows_none, parse_value
 from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
 from rlm_dspy.metering import reply_text
 from rlm_dspy.rlm import prompts
-from rlm_dspy.rlm.subcalls import shorten_text
+from rlm_dspy.run import cut_text
 
 _ENDLESS = re.compile(r"(?<![\w.])[\d_]*+\.?[\d_]*+[eE][-+]?[\d_]{5,}+(?!\w)")  # an exponent of five digits or more
 MOST_EXPONENT = 5_000  # of a Decimal, either way
@@ -56,7 +56,7 @@ def parse_outputs(signature: type[dspy.Signature], value: Any) -> tuple[dict[str
             json.dumps(jsonable_outputs({name: outputs[name]}))
         except Exception as error:  # a validator of the user's type may raise anything, and a model can adapt to it
             wanted = prompts.type_name(field)
-            problem = shorten_text(_error_text(error, value[name], field.annotation), 1_000)
+            problem = cut_text(_error_text(error, value[name], field.annotation), 1_000)
             errors.append(f"{name}: expected {wanted}, got {type(value[name]).__name__}: {problem}")
     if not errors:
         return outputs, None
@@ -334,9 +334,9 @@ def holds_evidence(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
 def render_input(value: Any) -> str:
     """Render an input for the record, shortened if it is long."""
     if not isinstance(value, str):
-        return shorten_text(repr(value))
+        return cut_text(repr(value))
     if len(value) <= prompts.PREVIEW_CHARS:
-        return shorten_text(value)
+        return cut_text(value)
     return f"str, {len(value):,} characters: {value[:200]}…"
 
 

@@ -16,7 +16,8 @@ import dspy
 import pydantic
 
 from rlm_dspy._dspy import call_signature
-from rlm_dspy.rlm import dspy_states, prompts
+from rlm_dspy.rlm import dspy_states
+from rlm_dspy.rlm.step_texts import clip_middle
 
 MAX_KEPT_CHARS = 2_000  # characters of a text kept in a trace, a demo or a saved program, head and tail
 KEPT_OF_TURN = 800  # the same for each text of a past turn
@@ -148,7 +149,7 @@ def _shorten_value(value: Any) -> Any:
 
 def _cut_text(value: Any, limit: int) -> Any:
     if isinstance(value, str):
-        return prompts.preview_text(value, limit, limit)
+        return clip_middle(value, limit)
     return value
 
 

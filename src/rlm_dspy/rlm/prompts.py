@@ -296,14 +296,6 @@ def _cut_text(text: str, limit: int) -> str:
     return f"{text[: limit - 1]}…"
 
 
-def preview_text(text: str, whole: int = MAX_WHOLE_CHARS, shown: int = PREVIEW_CHARS) -> str:
-    """Return ``text``, or its head and tail around a line that states how much is omitted."""
-    head, tail, left_out = head_and_tail(text, whole, shown)
-    if left_out:
-        return f"{head}\n[… {left_out:,} characters …]\n{tail}"
-    return head
-
-
 def head_and_tail(text: str, whole: int, shown: int) -> tuple[str, str, int]:
     """Return the head and tail of a text and the number of characters between them; a short text is all head."""
     if len(text) <= whole:

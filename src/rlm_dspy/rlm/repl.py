@@ -23,7 +23,7 @@ from dspy.primitives.sandbox_serializable import SandboxSerializable
 from rlm_dspy.errors import SandboxError
 from rlm_dspy.rlm import prompts
 from rlm_dspy.rlm.loop import Observation
-from rlm_dspy.rlm.subcalls import shorten_text
+from rlm_dspy.run import cut_text
 from rlm_dspy.sandbox import Sandbox, toolkit
 from rlm_dspy.sandbox.cell import Compiled
 from rlm_dspy.sandbox.worker import tables
@@ -126,7 +126,7 @@ class Repl:
             shown = self.interpreter.execute(setup, variables={HOST_TOKEN_VAR: "", **self._plain, **corpora})
         except (CodeExecutionError, SyntaxError) as error:
             self.has_toolkit = False
-            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {shorten_text(str(error))}")
+            self.warnings.append(f"{name_of(self.interpreter)} cannot take the toolkit: {cut_text(str(error))}")
             shown = "ready"
         if "ready" not in str(shown):
             self.warnings.append(f"{name_of(self.interpreter)} returned no output of a cell that prints: is it a mock?")

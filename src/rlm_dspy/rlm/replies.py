@@ -7,7 +7,7 @@ template that opens the thinking itself leaves only the closing tag. Tags inside
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import islice
@@ -69,12 +69,12 @@ class SplitReply:
     unfinished: bool = False
 
 
-def split_thinking(text: str, find_code: Callable[[str], list[tuple[int, int]]]) -> SplitReply:
-    """Separate a model's visible reply from its thinking; tags inside the ranges of ``find_code`` are ordinary text."""
+def split_thinking(text: str) -> SplitReply:
+    """Separate a model's visible reply from its thinking; tags inside code are ordinary text."""
     if _CHANNEL not in text and not text.startswith("analysis") and not _TAG.search(text) and not _EMPTY.search(text):
         return SplitReply(text)
     text = _EMPTY.sub("", text)
-    code = find_code(text)
+    code = _code_ranges(text)
     if any(not _is_in_ranges(match.start(), code) for match in re.finditer(re.escape(_CHANNEL), text)):
         return _split_channels(text)
     if _BARE_ANALYSIS.match(text):
@@ -224,7 +224,7 @@ class ParsedReply:
 
 def visible_text(reply: str) -> str | None:
     """Return a reply without its thinking, None if it ended inside it."""
-    split = split_thinking(reply, _code_ranges)
+    split = split_thinking(reply)
     if split.unfinished:
         return None
     return split.visible
@@ -256,7 +256,7 @@ def visible_outputs(reply: str, starts: re.Pattern[str]) -> str | None:
         starts: finds where an output starts.
     """
     for start in islice(starts.finditer(reply), MAX_BLOCKS):
-        split = split_thinking(reply[: start.start()], _code_ranges)
+        split = split_thinking(reply[: start.start()])
         outputs = reply[start.start() :]
         if not split.unfinished and not _ends_thinking(outputs, start[0], starts):
             return split.visible + outputs
@@ -326,7 +326,7 @@ def read_plain(reply: str) -> tuple[str, str] | None:
 
 def parse_reply(reply: str, first_output: str) -> ParsedReply:
     """Parse a whole reply: code after its marker, JSON, fenced blocks, a final answer in words, or bare Python."""
-    split = split_thinking(without_owners(_unix_lines(reply)), _code_ranges)
+    split = split_thinking(without_owners(_unix_lines(reply)))
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
     spoken = _own_turn(split.visible)
@@ -347,7 +347,7 @@ def parse_reply(reply: str, first_output: str) -> ParsedReply:
 
 def parse_code(text: str, first_output: str) -> ParsedReply:
     """Parse the ``code`` field of a reply: Python first, then JSON, fenced blocks, a final answer in words."""
-    split = split_thinking(without_owners(_unix_lines(text)), _code_ranges)
+    split = split_thinking(without_owners(_unix_lines(text)))
     if split.unfinished:
         return ParsedReply(problem=UNFINISHED)
     field = _strip_markers(_own_turn(split.visible))

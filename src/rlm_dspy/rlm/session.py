@@ -18,10 +18,10 @@ from dspy.utils.exceptions import AdapterParseError
 from rlm_dspy import deadlines
 from rlm_dspy._dspy import call_signature
 from rlm_dspy.budget import Budget, Ledger, Reservation
-from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun
+from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun, estimate_tokens
 from rlm_dspy.dspy_errors import BadSampleError, NoModelError
 from rlm_dspy.lms import streams, windows
-from rlm_dspy.metering import Meter, token_cost, tokens
+from rlm_dspy.metering import Meter, token_cost
 from rlm_dspy.replay import new_run_id, root_run_id
 from rlm_dspy.rlm import compaction, dspy_states, prompts, small_prompts
 from rlm_dspy.rlm.adapters import action_adapter, answer_adapter, is_plain
@@ -43,7 +43,7 @@ from rlm_dspy.rlm.predictor import Predictor
 from rlm_dspy.rlm.replies import explain_cut
 from rlm_dspy.rlm.signatures import history_field
 from rlm_dspy.rlm.step_texts import Form, StepTexts, clean_for_prompt
-from rlm_dspy.rlm.subcalls import SubCalls, as_lm, shorten_text
+from rlm_dspy.rlm.subcalls import SubCalls, as_lm
 from rlm_dspy.rlm.submit_checks import AnswerChecks, engine_warnings
 from rlm_dspy.run import (
     UNFINISHED,
@@ -54,6 +54,7 @@ from rlm_dspy.run import (
     SubCall,
     Usage,
     add_usage,
+    cut_text,
     replace_surrogates,
     shortened,
     stopping_facts,
@@ -321,7 +322,8 @@ class Session:
     def exhausted_limit(self, steps: tuple[Step, ...]) -> str | None:
         """Name the limit that leaves no room for another step (the last prompt and its output) plus the extract."""
         if not steps:
-            first = tokens(f"{self._action_signature().instructions}{self.past_text}{self.probe}")
+            prompt = f"{self._action_signature().instructions}{self.past_text}{self.probe}"
+            first = estimate_tokens(len(prompt))
             price = token_cost(model_name(self.lm or dspy.settings.lm), first) or 0.0
             return self.ledger.exhausted(tokens=first, cost=price, share=STEP_TIME_SHARE)
         last = steps[-1]
@@ -441,9 +443,7 @@ class Session:
                 "interpreter": self.interpreter_rules,
             }
             if self.small:
-                corpus = self._main_is_corpus()
-                main = self.main if corpus else self._main_text_name()
-                facts |= {"main": main, "corpus": corpus, "task": self._task_text()}
+                facts |= {"main": self._example_input(), "corpus": self._main_is_corpus(), "task": self._task_text()}
                 self._protocol_text = small_prompts.protocol_text(self.signature, **facts)
             else:
                 facts |= {"recursion": self._may_recurse()}
@@ -456,10 +456,16 @@ class Session:
     def _main_is_corpus(self) -> bool:
         return hasattr(self.values.get(self.main or ""), "sandbox_index")
 
+    def _example_input(self) -> str | None:
+        """Return the name of the input that examples are about, a corpus or a text; None if there is neither."""
+        if self._main_is_corpus():
+            return self.main
+        return self._main_text_name()
+
     @cached_property
     def _worked_demos(self) -> list[dict[str, Any]]:
         """Return the worked example for the question as a demo; none without a text or corpus, or after other turns."""
-        main = self.main if self._main_is_corpus() else self._main_text_name()
+        main = self._example_input()
         question = task_of(self.values)
         has_earlier_turns = self.earlier is not None and bool(self.earlier.exchanges)
         if main is None or not question or not self.has_toolkit or has_earlier_turns:
@@ -485,8 +491,7 @@ class Session:
     def metered_call(self, need: Ask | Extract) -> MeteredCall:
         """Return the context manager in which the predictor is called for ``need``."""
         size = compaction.conversation_chars(getattr(need, "history", ())) + len(self.past_text)
-        estimate = size // CHARS_PER_TOKEN + 1
-        return MeteredCall(self, need, estimate, self.step_span(need))
+        return MeteredCall(self, need, estimate_tokens(size), self.step_span(need))
 
     def reply(self, need: Ask | Extract, predicted: Any, asking: MeteredCall) -> ModelReply:
         """Convert a prediction, or a reply that could not be parsed, to a :class:`ModelReply` for the loop."""
@@ -550,7 +555,7 @@ class Session:
         if self.rlm.verbose:
             facts = {"step": step.index, "seconds": step.seconds, "code_length": len(step.code), "failed": step.error}
             size = counted_noun(len(step.output), "character")
-            dspy_logger.info("Output (%s):\n%s", size, shorten_text(step.output, prompts.PREVIEW_CHARS), extra=facts)
+            dspy_logger.info("Output (%s):\n%s", size, cut_text(step.output, prompts.PREVIEW_CHARS), extra=facts)
         shown: dict[str, Any] = {"reasoning": step.reasoning, "error": step.error, "step_usage": step.total_usage}
         self.emit("output", step.output, step.seconds, **shown)
 

@@ -20,11 +20,11 @@ from dspy.utils.exceptions import LMError as DSPyLMError
 
 from rlm_dspy import deadlines
 from rlm_dspy.budget import Ledger, Reservation
-from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun
+from rlm_dspy.counting import CHARS_PER_TOKEN, counted_noun, estimate_tokens
 from rlm_dspy.dspy_errors import NoModelError, failed_generation
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError, RLMError
 from rlm_dspy.lms import windows
-from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost, tokens
+from rlm_dspy.metering import FUNCTION_PREFIX, TOKENS_OF_PART, Meter, token_cost
 from rlm_dspy.rlm.adapters import plain_adapter
 from rlm_dspy.rlm.images import (
     MAX_IMAGES,
@@ -123,7 +123,6 @@ def _quoted_value(text: str) -> str:
 SHOWN_IMAGE = "[image: "
 SEE_ONE = dspy.Signature("image: dspy.Image, question -> answer", "Answer the question from the image alone.")
 SEE_ALL = dspy.Signature("images: list[dspy.Image], question -> answer", "Answer the question from the images alone.")
-MAX_RECORDED_CHARS = 500
 MAX_QUOTED_CHARS = 80  # characters of an argument quoted in an error
 
 T = TypeVar("T")
@@ -152,11 +151,6 @@ def shown_input(value: Any) -> str:
     if holds_image(value):
         return ", ".join(map(shown_input, value))
     return str(value)
-
-
-def shorten_text(text: str, limit: int = MAX_RECORDED_CHARS) -> str:
-    """Shorten ``text`` to a rendering for the record."""
-    return cut_text(text, limit)
 
 
 class SubCalls:
@@ -442,13 +436,13 @@ class SubCalls:
         """Make one call within the budget, metered and recorded; a provider's failure becomes a :class:`CallError`."""
         deadline = self._deadline_for()
         seen = prompt.count(SHOWN_IMAGE) * TOKENS_OF_PART
-        size = tokens(prompt) + seen
+        size = estimate_tokens(len(prompt)) + seen
         price = token_cost(self.lm.model, size) or 0.0
         reservation = self.ledger.reserve(size, sub_call=True, cost=price)
         started, span = time.perf_counter(), self.start_span(kind, prompt)
         meter = Meter(self._on_wait, self.recorder, span)
         result: Any = CallError(error="the call did not end", kind="Interrupted")
-        shown_prompt = shorten_text(prompt)
+        shown_prompt = cut_text(prompt)
         unfinished = SubCall(kind=kind, prompt=shown_prompt, error=result.error, model=self.lm.model, span=span)
         with self._lock:
             self._open[meter] = unfinished, reservation
@@ -469,7 +463,7 @@ class SubCalls:
             if failed:
                 output, error = "", result.error
             else:
-                output, error = shorten_text(shown(result)), None
+                output, error = cut_text(shown(result)), None
             facts = {"model": self.lm.model, "usage": meter.usage, "seconds": time.perf_counter() - started}
             call = SubCall(kind=kind, prompt=shown_prompt, output=output, error=error, span=span, **facts)
             self.record_call(call, meter)
@@ -512,7 +506,7 @@ class SubCalls:
 
     def start_span(self, kind: SubCallKind, prompt: str) -> int:
         """Start the span of a sub-call, inside the cell that makes it."""
-        return self.recorder.start("sub_call", kind, self._parent_span(), input=shorten_text(prompt))
+        return self.recorder.start("sub_call", kind, self._parent_span(), input=cut_text(prompt))
 
     def _end_span(self, call: SubCall) -> None:
         if call.span is not None:
@@ -534,7 +528,7 @@ def failed_call(error: BaseException) -> CallError:
     """Return the :class:`CallError` for a failed call."""
     if isinstance(error, AdapterParseError) and not isinstance(error, RLMError):  # ours say what happened themselves
         return CallError(error=explain_unread(error), kind=AdapterParseError.__name__)
-    return CallError(error=shorten_text(str(error)), kind=type(error).__name__)
+    return CallError(error=cut_text(str(error)), kind=type(error).__name__)
 
 
 def result_or_error(call: Callable[[Any], T], item: Any) -> T | CallError:

@@ -19,7 +19,7 @@ from rlm_dspy.rlm import small_prompts
 from rlm_dspy.rlm.inputs import is_context, quotable_inputs
 from rlm_dspy.rlm.modes import asks_about_all
 from rlm_dspy.rlm.outputs import answers_beside, holds_evidence, locate_evidence, parse_outputs, render_input
-from rlm_dspy.rlm.subcalls import shorten_text
+from rlm_dspy.run import cut_text
 
 MAX_FOUND_QUOTES = 3  # that the host finds for a small model
 NO_QUOTES = "no evidence: the model submitted the answer alone, and no line that was printed holds it"
@@ -138,7 +138,7 @@ class AnswerChecks:
         if not answers:
             return None
         self._asks_for_source = False
-        quoted = ", ".join(f"`{shorten_text(answer)}`" for answer in answers)
+        quoted = ", ".join(f"`{cut_text(answer)}`" for answer in answers)
         if is_nothing:
             return small_prompts.NOTHING.format(quoted=quoted)
         return small_prompts.MADE_UP.format(quoted=quoted)

@@ -21,8 +21,9 @@ from dspy.lm15 import Request, Response
 from rlm_dspy import safe_files
 from rlm_dspy._dspy import WrappedEngine, async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
+from rlm_dspy.counting import estimate_tokens
 from rlm_dspy.errors import BudgetExceededError, ConfigurationError
-from rlm_dspy.metering import Meter, response_usage, tokens
+from rlm_dspy.metering import Meter, response_usage
 from rlm_dspy.run import Usage
 
 # How an optimization ended; else the name of a cap.
@@ -145,7 +146,7 @@ class MeteredEngine(WrappedEngine):
     @contextmanager
     def charge_call(self, request: Request) -> Iterator[list[Response]]:
         """Admit a call, and charge the response that its caller puts into the list."""
-        reservation = self.phase.admit(sum(tokens(message.text or "") for message in request.messages))
+        reservation = self.phase.admit(sum(estimate_tokens(len(message.text or "")) for message in request.messages))
         paid: list[Response] = []
         try:
             yield paid
