@@ -65,14 +65,15 @@ def measure(folder: Path, lazy_rooms: frozenset[str] = frozenset()) -> Shape:
     if not folder.is_dir():
         sys.exit(f"{folder} is not a folder")
     trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(folder.rglob("*.py"))}
-    functions = [node for tree in trees.values() for node in ast.walk(tree) if isinstance(node, Function)]
+    nodes = {path: list(ast.walk(tree)) for path, tree in trees.items()}
+    functions = [node for found in nodes.values() for node in found if isinstance(node, Function)]
     classes: dict[str, list[str]] = defaultdict(list)
-    for path, tree in trees.items():
-        for node in ast.walk(tree):
+    for path, found in nodes.items():
+        for node in found:
             if isinstance(node, ast.ClassDef):
                 classes[node.name].append(str(path.relative_to(folder)))
     lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in trees)
-    imports = {path: list(own_imports(path, tree, folder)) for path, tree in trees.items()}
+    imports = {path: list(own_imports(path, found, folder)) for path, found in nodes.items()}
     return Shape(
         files=len(trees),
         lines=lines,
@@ -81,14 +82,14 @@ def measure(folder: Path, lazy_rooms: frozenset[str] = frozenset()) -> Shape:
         function_lines=[(node.end_lineno or node.lineno) - node.lineno + 1 for node in functions],
         function_names=[node.name for node in functions if not node.name.startswith("__")],
         classes=classes,
-        comprehensions=count_nodes(trees, ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp),
-        ternaries=count_nodes(trees, ast.IfExp),
+        comprehensions=count_nodes(nodes, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp),
+        ternaries=count_nodes(nodes, ast.IfExp),
     )
 
 
-def count_nodes(trees: dict[Path, ast.Module], kinds: object) -> int:
+def count_nodes(nodes: dict[Path, list[ast.AST]], *kinds: type[ast.AST]) -> int:
     """Count the nodes of these kinds."""
-    return sum(isinstance(node, kinds) for tree in trees.values() for node in ast.walk(tree))  # type: ignore[arg-type]
+    return sum(type(node) in kinds for found in nodes.values() for node in found)
 
 
 def module_name(path: Path, folder: Path) -> str:
@@ -97,19 +98,19 @@ def module_name(path: Path, folder: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def own_imports(path: Path, tree: ast.Module, folder: Path) -> Iterator[tuple[str, bool]]:
+def own_imports(path: Path, nodes: list[ast.AST], folder: Path) -> Iterator[tuple[str, bool]]:
     """Yield what a file imports of its own package, and whether inside a function; not what is for type checkers."""
     package = module_name(path, folder)
     if path.name != "__init__.py":
         package = package.rpartition(".")[0]
-    for_types = {
-        id(node)
-        for block in ast.walk(tree)
-        if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
-        for node in ast.walk(block)
-    }
-    local = {id(node) for block in ast.walk(tree) if isinstance(block, Function) for node in ast.walk(block)}
-    for node in ast.walk(tree):
+    for_types: set[int] = set()
+    local: set[int] = set()
+    for block in nodes:
+        if isinstance(block, Function):
+            local.update(map(id, ast.walk(block)))
+        elif isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test):
+            for_types.update(map(id, ast.walk(block)))
+    for node in nodes:
         if not isinstance(node, ast.ImportFrom) or id(node) in for_types:
             continue
         base = node.module or ""
