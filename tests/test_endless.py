@@ -15,6 +15,7 @@ import pytest
 
 from rlm_dspy.rlm.outputs import parse_outputs
 from rlm_dspy.sandbox import Sandbox
+from warm import warm_python
 
 D, F = decimal.Decimal, fractions.Fraction
 SECONDS = 120
@@ -86,7 +87,7 @@ def read(annotation, value):
 @pytest.mark.parametrize("kind", VALUES)
 def test_a_number_is_read_or_refused_at_once(kind):
     code = CODE.format(path=[str(entry) for entry in (*sys.path, __file__.rpartition("/")[0])], kind=kind)
-    done = subprocess.run([sys.executable, "-c", code], timeout=SECONDS, capture_output=True, text=True, check=False)
+    done = subprocess.run([*warm_python(), "-c", code], timeout=SECONDS, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 
 
