@@ -226,9 +226,10 @@ def test_a_chart_of_many_points_is_read_whole_or_said_to_be_cut(monkeypatch):
     show.slides.add_slide(show.slide_layouts[6]).shapes.add_chart(
         XL_CHART_TYPE.COLUMN_CLUSTERED, 0, 0, frame, frame, data
     )
-    assert "c10499\t10499\n" in seen(saved(show), "pptx")
+    document = saved(show)
+    assert "c10499\t10499\n" in seen(document, "pptx")
     monkeypatch.setattr(slides, "_MOST_VALUES", 2_000)
-    assert office.answer("pptx", saved(show))["note"] == "a chart is cut after 1,000 of 10,500 rows"
+    assert office.answer("pptx", document)["note"] == "a chart is cut after 1,000 of 10,500 rows"
 
 
 def test_links_of_a_slide_have_their_addresses():
