@@ -5,14 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy.corpus import Corpus, Document
-from rlm_dspy.evidence import Evidence, check, unseen_numbers, verified
+from rlm_dspy.evidence import Evidence, check, unseen_numbers
 
 TEXT = "Intro.\nThe tenant shall give ninety (90) days of written notice before leaving the premises.\nEnd."
 QUOTE = "The tenant shall give ninety (90) days of written notice"
 
 
 def one(quote, context=TEXT):
-    (found,), _ = verified([Evidence(quote=quote)], {"context": context})
+    (found,), _ = check([Evidence(quote=quote)], {"context": context})
     return found
 
 
@@ -72,7 +72,7 @@ def test_a_place_that_a_model_names_is_understood(source):
 def test_what_cannot_be_verified_is_kept_and_flagged():
     claimed = Evidence(quote="nowhere at all").model_copy(update={"match": "exact"})
     given_ones = [claimed, Evidence(quote="Intro")]
-    checked, problems = verified(given_ones, {"c": TEXT})
+    checked, problems = check(given_ones, {"c": TEXT})
     assert [item.match for item in checked] == [None, "exact"]
     assert len(problems) == 1
 

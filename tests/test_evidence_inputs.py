@@ -139,3 +139,15 @@ def test_a_hundred_thousand_rows_are_looked_through_quickly_enough_to_be_tested(
     located, problems = check([Evidence(quote="row number 99999 of the ledger")], {"rows": rows})
     assert not problems
     assert located[0].source == 'rows[99999]["text"]'
+
+
+def test_the_advice_names_the_quote_that_is_wrong() -> None:
+    code = f"SUBMIT(answer='shut', evidence=[{SOUTH!r}, 'The west gate is open'])"
+    lm, script = scripted(action(code), action(f"SUBMIT(answer='shut', evidence=[{SOUTH!r}])"))
+    with dspy.context(lm=lm):
+        rlm_dspy.RLM("docs, question -> answer, evidence: list[rlm_dspy.Evidence]")(
+            docs=BODY, question="Which is shut?"
+        )
+    shown = str(script.requests[1].messages[-1].text)
+    assert "evidence 2: " in shown
+    assert "evidence 1: " not in shown

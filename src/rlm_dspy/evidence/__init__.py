@@ -1,7 +1,7 @@
 """Host-side checks of the quotes that back an answer, and of numbers in it that nothing backs."""
 
 from rlm_dspy.evidence.evidence import Evidence, is_weak, printed_quotes, short_answers, weak_advice
-from rlm_dspy.evidence.locate import MAX_QUOTE, MIN_QUOTE, check, verified
+from rlm_dspy.evidence.locate import MAX_QUOTE, MIN_QUOTE, check
 from rlm_dspy.evidence.numbers import unseen_numbers, unshown_answers
 
 __all__ = [
@@ -14,6 +14,5 @@ __all__ = [
     "short_answers",
     "unseen_numbers",
     "unshown_answers",
-    "verified",
     "weak_advice",
 ]

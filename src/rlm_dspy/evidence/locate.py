@@ -359,31 +359,21 @@ def check(
         contexts: Texts, or corpora, by the names of their variables.
 
     Returns:
-        The evidence that was found, with its true place, and one line of advice for each piece that was not.
+        The evidence in order, each piece with its true place or, if it was not found, without ``match``; and one line
+        of advice for each piece that was not found.
     """
     if evidence and not contexts:
-        return [], ["the quote is not in any context, because there is no context: give an empty list of evidence."]
+        advice = "the quote is not in any context, because there is no context: give an empty list of evidence."
+        return [item.model_copy(update=_UNPLACED) for item in evidence], [advice]
     texts = texts_of(contexts)
-    located, problems = [], []
+    checked, problems = [], []
     for number, item in enumerate(evidence, 1):
         problem = _why_unfit(item.quote)
         location = None if problem else _locate_evidence(item, contexts, texts)
-        if location is not None:
-            located.append(location)
-        else:
+        if location is None:
+            location = item.model_copy(update=_UNPLACED)
             problems.append(f"evidence {number}: {problem or missing_quote_advice(item.quote, texts, list(contexts))}")
-    return located, problems
-
-
-def verified(
-    items: Sequence[Evidence], contexts: Mapping[str, str | SupportsItems]
-) -> tuple[list[Evidence], list[str]]:
-    """Return all evidence in order, without ``match`` where a quote was not found, and the problems."""
-    checked, problems = [], []
-    for item in items:
-        located, wrong = check([item], contexts)
-        checked.append(located[0] if located else item.model_copy(update=_UNPLACED))
-        problems += wrong
+        checked.append(location)
     return checked, problems
 
 

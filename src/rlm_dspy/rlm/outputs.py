@@ -17,7 +17,7 @@ import dspy
 import pydantic
 from dspy.adapters.utils import annotation_allows_none, parse_value
 
-from rlm_dspy.evidence import Evidence, is_weak, short_answers, verified
+from rlm_dspy.evidence import Evidence, check, is_weak, short_answers
 from rlm_dspy.metering import reply_text
 from rlm_dspy.rlm import prompts
 from rlm_dspy.run import cut_text
@@ -259,19 +259,19 @@ def locate_evidence(
 
     Evidence that says little by itself and supports no short answer in ``answers`` is marked ``weak``.
     """
-    checked: list[Evidence] = []
-    problems: list[str] = []
+    pieces: list[Evidence] = []
 
-    def locate(item: Evidence) -> Evidence:
-        located, wrong = verified([item], contexts)
-        place = located[0]
-        if place.match is not None and is_weak(place.quote, answers):
-            place = place.model_copy(update={"weak": True})
-        checked.append(place)
-        problems.extend(wrong)
-        return place
+    def collect(piece: Evidence) -> Evidence:
+        pieces.append(piece)
+        return piece
 
-    return _map_evidence(value, locate), checked, problems
+    _map_evidence(value, collect)
+    checked, problems = check(pieces, contexts)
+    for number, piece in enumerate(checked):
+        if piece.match is not None and is_weak(piece.quote, answers):
+            checked[number] = piece.model_copy(update={"weak": True})
+    located = iter(checked)
+    return _map_evidence(value, lambda piece: next(located)), checked, problems
 
 
 def missing_evidence(signature: type[dspy.Signature], outputs: Any) -> list[str]:

@@ -352,5 +352,5 @@ def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     for name, value in values.items():
         if isinstance(value, Context):
             values[name] = value.text
-    verified = sum(not check([quote], quotable_inputs(values))[1] for quote in quotes)
-    return {"quotes": len(quotes), "verified": verified}
+    checked, _ = check(quotes, quotable_inputs(values))
+    return {"quotes": len(quotes), "verified": sum(quote.match is not None for quote in checked)}
