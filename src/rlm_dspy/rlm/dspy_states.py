@@ -58,7 +58,7 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
     """
     if not is_action(signature):
         return str(signature.instructions)
-    theirs = str(_action_of_dspy(task).instructions)
+    theirs = str(_action_of_dspy(task).instructions)  # type: ignore[arg-type]  # a class has a hash
     if signature.instructions == ours:
         return theirs
     own = f"{task.instructions}\n\n" if task.instructions else ""
@@ -99,7 +99,7 @@ def output_fields(
 
 def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
     """Return the output fields of the untuned action of ``dspy.RLM``."""
-    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]
+    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]  # type: ignore[arg-type]
     return fields[-2:]
 
 
