@@ -15,6 +15,7 @@ from html import escape
 from importlib import metadata
 from importlib.resources import files
 
+from rlm_dspy._version import __version__
 from rlm_dspy.report.render import printable_text
 
 CELL_CHARS = 300  # of a text that are always shown
@@ -140,9 +141,9 @@ def time_stamp() -> str:
     return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def package_versions(own: str) -> str:
+def package_versions() -> str:
     """Return the versions that a result depends on, as far as they are installed."""
-    versions = [f"rlm-dspy {own}"]
+    versions = [f"rlm-dspy {__version__}"]
     installed = {each.name for each in metadata.distributions() if each.name in _PACKAGES}
     versions += [f"{name} {metadata.version(name)}" for name in _PACKAGES if name in installed]
     return ", ".join([*versions, f"Python {platform.python_version()}"])
