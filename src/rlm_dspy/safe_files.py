@@ -142,6 +142,35 @@ def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> No
         temporary.unlink(missing_ok=True)
 
 
+def append_row(path: Path, row: str) -> None:
+    """Append a row to a journal.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row + "\n")
+
+
+def append_line(descriptor: int, line: bytes, *, sync: bool = True) -> None:
+    """Append a line to an open file, on disk if ``sync``; one that cannot be written whole is removed again.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written for another reason.
+    """
+    size = os.fstat(descriptor).st_size
+    rest = memoryview(line)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if sync:
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
+
+
 def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:
     """Return the rows of a journal, one per line; an incomplete last line is ignored.
 
