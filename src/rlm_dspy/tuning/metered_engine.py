@@ -87,8 +87,9 @@ class SharedBudget:
             # Calls in flight have no price yet; each is estimated as the most expensive call so far.
             if self.ledger.exhausted(cost=self._highest_cost * (self._in_flight + 1) + self.kept_back_cost):
                 raise CapReachedError("max-cost")
+            reservation = self.ledger.reserve(size, sub_call=True)
             self._in_flight += 1
-            return self.ledger.reserve(size, sub_call=True)
+            return reservation
 
     def settle(self, reservation: Reservation, usage: Usage) -> None:
         """Charge a call and log it at once."""
