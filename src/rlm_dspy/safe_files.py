@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -26,6 +27,7 @@ except ImportError:  # Windows
 
 RAISE_FILE_LIMIT = "raise this process's limit on the size of files (ulimit -f)"
 
+_ADD_SEALS, _ALL_SEALS = 1033, 0x0F
 _BEYOND = (1 << 31) - 2  # the byte that is locked on Windows, where other processes cannot read a locked byte
 _POLL_SECONDS = 0.05
 
@@ -105,6 +107,20 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         if error.errno == errno.EFBIG:
             raise OSError(errno.EFBIG, f"{error.strerror}; {RAISE_FILE_LIMIT}") from error
         raise
+
+
+def anonymous_file(name: str) -> int:
+    """Return the descriptor of a file without a path; on Linux it is in memory, and can be sealed."""
+    if sys.platform == "linux":
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def seal_file(descriptor: int) -> None:
+    """Make the content of an anonymous file immutable for every process, where the system can."""
+    if sys.platform == "linux":
+        fcntl.fcntl(descriptor, _ADD_SEALS, _ALL_SEALS)
 
 
 def write_private(path: Path, text: str) -> Path:
