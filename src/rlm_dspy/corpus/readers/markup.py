@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_dspy.corpus.corpus import LineMark
-from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset
+from rlm_dspy.corpus.decoding import decode, decode_declared, joined_notes, page_charset
 from rlm_dspy.corpus.readers import converter
 from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
@@ -26,7 +26,7 @@ def read_html(data: bytes, name: str, charset: str | None = None, encoding: str 
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
     converted = _convert_page(text)
-    return replace(converted, note="; ".join(filter(None, (note, converted.note))))
+    return replace(converted, note=joined_notes(note, converted.note))
 
 
 def _convert_page(page: str) -> Converted:
