@@ -11,6 +11,7 @@ Reading = Callable[[bytes, Notes], Iterator[Piece]]
 
 _PLURALS = {"address of a link": "addresses of links"}
 
+NO_TEXT = "no text in it"  # why a document that only draws is refused
 MOST_CHARS = 50_000_000  # of one document
 
 # Control characters, which no document contains, around raised, lowered and struck-through text until it is complete.
