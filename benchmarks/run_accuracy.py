@@ -23,8 +23,9 @@ import rlm_dspy
 from rlm_dspy import metrics
 from rlm_dspy.budget import Budget
 from rlm_dspy.report import render
-from rlm_dspy.tuning import contenders, data, report, tasks
+from rlm_dspy.tuning import contenders, data, tasks
 from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.report import figure_tables, figures
 
 sys.path.insert(0, str(Path(__file__).parent))
 from solver import solver
@@ -119,18 +120,18 @@ def tell(row: Row) -> None:
 
 def show(rows: list[Row]) -> None:
     """Print the scores by task and the figures of each side."""
-    made = report.compare_sides(rows)
+    made = figures.compare_sides(rows)
     right = frozenset(range(1, len(made) + 1))
-    print("\n".join(render.table_lines(report.task_cells(made), right=right)))
+    print("\n".join(render.table_lines(figure_tables.task_cells(made), right=right)))
     print()
-    print("\n".join(render.table_lines([*report.figure_cells(made, bars=False), *counted(rows)], right=right)))
-    for line in report.differences(made):
+    print("\n".join(render.table_lines([*figure_tables.figure_cells(made, bars=False), *counted(rows)], right=right)))
+    for line in figure_tables.differences(made):
         print(line)
 
 
 def counted(rows: list[Row]) -> list[list[str]]:
     """Return solved questions and total steps, tokens and seconds of each side, as table rows."""
-    grouped = report.rows_by_side(rows).values()
+    grouped = figures.rows_by_side(rows).values()
     lines = [["solved", *(f"{sum(row.score >= SOLVED for row in own)} of {len(own)}" for own in grouped)]]
     for name in ("steps", "prompt_tokens", "cached_tokens", "completion_tokens", "seconds"):
         lines.append([name.replace("_", " "), *(f"{sum(getattr(row, name) for row in own):,.0f}" for own in grouped)])

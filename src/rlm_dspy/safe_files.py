@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -26,6 +27,7 @@ except ImportError:  # Windows
 
 RAISE_FILE_LIMIT = "raise this process's limit on the size of files (ulimit -f)"
 
+_ADD_SEALS, _ALL_SEALS = 1033, 0x0F
 _BEYOND = (1 << 31) - 2  # the byte that is locked on Windows, where other processes cannot read a locked byte
 _POLL_SECONDS = 0.05
 
@@ -107,6 +109,20 @@ def write_all(descriptor: int, data: bytes | memoryview) -> None:
         raise
 
 
+def anonymous_file(name: str) -> int:
+    """Return the descriptor of a file without a path; on Linux it is in memory, and can be sealed."""
+    if sys.platform == "linux":
+        return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def seal_file(descriptor: int) -> None:
+    """Make the content of an anonymous file immutable for every process, where the system can."""
+    if sys.platform == "linux":
+        fcntl.fcntl(descriptor, _ADD_SEALS, _ALL_SEALS)
+
+
 def write_private(path: Path, text: str) -> Path:
     """Write a file that only the user can read, whole or not at all, and return its path.
 
@@ -140,6 +156,35 @@ def replace_file(path: Path, parts: Iterable[bytes], *, mode: int = 0o666) -> No
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def append_row(path: Path, row: str) -> None:
+    """Append a row to a journal.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    with path.open("a", encoding="utf-8") as file:
+        file.write(row + "\n")
+
+
+def append_line(descriptor: int, line: bytes, *, sync: bool = True) -> None:
+    """Append a line to an open file, on disk if ``sync``; one that cannot be written whole is removed again.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written for another reason.
+    """
+    size = os.fstat(descriptor).st_size
+    rest = memoryview(line)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+        if sync:
+            os.fsync(descriptor)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.ftruncate(descriptor, size)
+        raise
 
 
 def read_rows(path: Path, read: Callable[[bytes], Row], *, repair: bool = False) -> list[Row]:

@@ -67,9 +67,9 @@ def test_printing_keeps_ordinary_text_and_shows_escapes() -> None:
 
 
 def test_quotes_stay_on_one_line_and_are_shortened() -> None:
-    row = {"quote": "one\n   two", "weak": False}
-    assert render.evidence_line("a.py:3", row) == 'a.py:3  "one two"'
-    assert render.evidence_line("a.py:3", {**row, "weak": True}).endswith("(weak: does not show the answer)")
+    row = {"quote": "one\n   two", "path": "a.py", "line": 3, "weak": False}
+    assert render.evidence_line(row) == 'a.py:3  "one two"'
+    assert render.evidence_line({**row, "weak": True}).endswith("(weak: does not show the answer)")
     assert len(render.quoted_line("x" * 1000)) == render.QUOTE_LIMIT + 2
 
 
@@ -180,11 +180,11 @@ def test_the_answer_of_other_outputs_is_the_only_one_or_all_of_them() -> None:
 
 
 def test_a_place_is_told_as_far_as_it_is_known() -> None:
-    assert json_output.evidence_location({"path": "a.py", "line": 3}) == "a.py:3"
-    assert json_output.evidence_location({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
-    assert json_output.evidence_location({"path": "a.py", "line": None}) == "a.py"
-    assert json_output.evidence_location({"path": None, "line": 3}) == "line 3"
-    assert json_output.evidence_location({"path": None, "line": None}) == "somewhere in the text"
+    assert render.evidence_location({"path": "a.py", "line": 3}) == "a.py:3"
+    assert render.evidence_location({"path": "a.pdf", "line": 3, "place": "page 2"}) == "a.pdf:page 2"
+    assert render.evidence_location({"path": "a.py", "line": None}) == "a.py"
+    assert render.evidence_location({"path": None, "line": 3}) == "line 3"
+    assert render.evidence_location({"path": None, "line": None}) == "somewhere in the text"
 
 
 # --- the live line -------------------------------------------------------------------------------------------------

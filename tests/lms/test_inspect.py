@@ -9,6 +9,7 @@ import pytest
 
 from rlm_dspy.lms import lm, model_list, ollama, windows
 from rlm_dspy.lms.model_list import list_models, probe_provider
+from rlm_dspy.metering import metadata
 from servers.local import NAME, LocalServer, llama_cpp, lm_studio, plain, vllm
 from servers.ollama import OllamaServer
 from servers.openai import OpenAIServer
@@ -183,7 +184,7 @@ def test_the_window_of_ollama_is_what_will_be_asked_for() -> None:
 def test_a_published_window_is_known_and_an_unknown_one_is_a_guess() -> None:
     groq, mystery = lm("groq/openai/gpt-oss-20b"), lm("openai/mystery", api_base="http://127.0.0.1:9")
     assert windows.known_window(groq) == 131072
-    assert windows.metadata("groq/openai/gpt-oss-20b")["input_cost_per_token"] > 0
+    assert metadata("groq/openai/gpt-oss-20b")["input_cost_per_token"] > 0
     assert (windows.known_window(mystery), windows.window_tokens(mystery)) == (None, windows.DEFAULT_WINDOW_TOKENS)
     assert not windows.is_small(groq)
 

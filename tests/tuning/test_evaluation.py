@@ -17,9 +17,10 @@ from rlm_dspy.budget import Budget
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.report import run_store
 from rlm_dspy.testing import action, fields, scripted
-from rlm_dspy.tuning import contenders, report, scoring
+from rlm_dspy.tuning import contenders, scoring
 from rlm_dspy.tuning.evaluation import Evaluation, Row, run_file_name
 from rlm_dspy.tuning.metered_engine import PrefixMeter, common_prefix_length
+from rlm_dspy.tuning.report import figure_tables, figures
 
 
 def questions(count: int) -> list[dspy.Example]:
@@ -179,7 +180,7 @@ def test_the_same_questions_go_to_all_three_sides_and_are_measured_alike() -> No
     with dspy.context(lm=lm):
         asked = [contenders.make_contender(name, Budget(max_iters=3)) for name in ("rlm", "direct", "dspy.RLM")]
         rows = Evaluation(questions(2), metrics.exact, threads=1).run(asked)
-    made = report.compare_sides(rows)
+    made = figures.compare_sides(rows)
     assert list(made) == ["rlm", "direct", "dspy.RLM"]
     assert [found["score"] for found in made.values()] == [1, 1, 1]
     assert [found["calls"] for found in made.values()] == [2, 2, 2]
@@ -198,26 +199,26 @@ def row(side: str, score: float, **more: Any) -> Row:
 def test_the_table_the_page_and_the_figures_agree() -> None:
     rows = [row("a", 1.0, id=f"q{n}", seconds=n, cost=0.01) for n in range(10)]
     rows += [row("b", 0.0, id=f"q{n}", seconds=1, cost=None, status="failed", error="<down>") for n in range(10)]
-    made = report.compare_sides(rows)
+    made = figures.compare_sides(rows)
     assert made["a"]["seconds_median"] == 4
     assert made["a"]["seconds_p95"] == 9
     assert made["b"]["cost"] is None
-    table = {line[0]: line[1:] for line in report.figure_cells(made)}
+    table = {line[0]: line[1:] for line in figure_tables.figure_cells(made)}
     assert table["score"] == ["1.000", "failed"]
     assert table["95% interval"] == ["1.000–1.000", "–"]
     assert table["failed"] == ["0", "10"]
     assert table["cost"] == ["$0.1000", "unknown"]
     assert made["b"]["difference"] is None
-    assert report.differences(made) == []
-    assert report.task_cells(made) == [["task", "a", "b"], ["t", "1.000", "failed"]]
-    lost = report.compare_sides([*rows[:10], *(one.model_copy(update={"status": "stopped"}) for one in rows[10:])])
+    assert figure_tables.differences(made) == []
+    assert figure_tables.task_cells(made) == [["task", "a", "b"], ["t", "1.000", "failed"]]
+    lost = figures.compare_sides([*rows[:10], *(one.model_copy(update={"status": "stopped"}) for one in rows[10:])])
     assert lost["b"]["score"] == 0  # a run that its own limits ended is the program's fault
-    assert report.differences(lost) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
+    assert figure_tables.differences(lost) == ["b − a: -1.000, 95% interval -1.000 to -1.000"]
 
 
 @pytest.mark.parametrize(("share", "shown"), [(0, "····"), (1, "████"), (0.5, "██··"), (0.125, "▌···"), (2, "████")])
 def test_bars(share: float, shown: str) -> None:
-    assert report.score_bar(share, 4) == shown
+    assert figure_tables.score_bar(share, 4) == shown
 
 
 def test_intervals_hold_the_mean_and_are_the_same_each_time() -> None:

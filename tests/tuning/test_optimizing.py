@@ -23,11 +23,13 @@ from rlm_dspy.errors import ConfigurationError, RLMError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.run import Usage
 from rlm_dspy.testing import action, scripted
-from rlm_dspy.tuning import optimization, program, report
+from rlm_dspy.tuning import optimization, program
 from rlm_dspy.tuning.candidate_log import MAX_FAILED_IN_A_ROW, Candidate, CandidateLog
 from rlm_dspy.tuning.evaluation import Row
 from rlm_dspy.tuning.metered_engine import BudgetPhase, CapReachedError, SharedBudget, metered_lm
 from rlm_dspy.tuning.optimization import CandidateParents, Optimization, OptimizationJob, plan_for, redirect_output
+from rlm_dspy.tuning.report import figures
+from rlm_dspy.tuning.report.outcome import failure_lines, outcome_report, report_markdown
 from tuning.student import Student, Teacher, examples, student, teacher
 from warm import warm_python
 
@@ -74,11 +76,11 @@ def test_an_optimization_finds_what_is_there_and_reports_it(optimizer: str, tmp_
     made, learner, adviser = job(tmp_path / "run", optimizer, 260 if optimizer in ("simba", "mipro") else 160)
     found = Optimization(made, plan_for(made, RATE)).run()
     assert found.ended == "finished"
-    assert report.side_figures(found.before)["score"] < 0.6
-    assert report.side_figures(found.after)["score"] == 1
+    assert figures.side_figures(found.before)["score"] < 0.6
+    assert figures.side_figures(found.after)["score"] == 1
     assert found.calls == lines(tmp_path / "run/calls.jsonl") == learner.calls + adviser.calls <= made.max_calls
-    told = report.outcome_report(made, found)
-    text = report.report_markdown(told)
+    told = outcome_report(made, found)
+    text = report_markdown(told)
     assert told["gain"]["interval"][0] > 0
     assert f"# {optimizer} on scripted/student" in text
     assert "**chosen**" in text
@@ -103,7 +105,7 @@ def test_the_cap_on_calls_holds_and_the_best_so_far_is_kept(tmp_path: Path) -> N
     assert learner.calls + adviser.calls <= 70
     assert len(found.after) == 8
     assert (tmp_path / "run/program.json").exists()
-    told = report.outcome_report(made, found)
+    told = outcome_report(made, found)
     tried = [one for one in told["candidates"] if one["val_score"] is not None and one["number"]]
     assert tried
     assert all(one["parent"] is not None for one in tried)  # also of what a cap cut off
@@ -120,7 +122,7 @@ def test_the_cap_on_cost_holds_and_a_higher_one_goes_on(tmp_path: Path) -> None:
     more, learner, adviser = job(tmp_path / "run", max_cost=1.0)
     again = Optimization(more, plan_for(more, RATE), resume=True).run()
     assert again.ended == "finished"
-    assert report.side_figures(again.after)["score"] == 1
+    assert figures.side_figures(again.after)["score"] == 1
     assert again.calls == paid + learner.calls + adviser.calls
 
 
@@ -144,7 +146,7 @@ def test_a_killed_optimization_is_resumed_without_paying_twice(tmp_path: Path) -
     found = Optimization(made, plan_for(made, RATE), resume=True).run()
     assert learner.calls + adviser.calls <= needed - paid + 2 * made.threads  # what was in the air is asked again
     assert (folder / "program.json").read_text() == (tmp_path / "whole/program.json").read_text()
-    assert report.side_figures(found.after)["score"] == 1
+    assert figures.side_figures(found.after)["score"] == 1
 
 
 def test_a_resumed_optimization_keeps_when_each_candidate_was_measured(tmp_path: Path) -> None:
@@ -383,16 +385,16 @@ def test_a_server_that_goes_down_ends_the_optimization_and_is_reported(
     made, *_ = job(tmp_path / "run", optimizer, 400)
     made = dataclasses.replace(made, val=named(14, 2))
     found = Optimization(made, plan_for(made, RATE)).run()
-    told = report.outcome_report(made, found)
+    told = outcome_report(made, found)
     assert (found.ended, told["ended"]) == ("failures", "failures")
     assert 1 <= told["failed_questions"] <= MAX_FAILED_IN_A_ROW + 1
     assert "overloaded" in told["last_failure"]
-    assert "failed while compiling, which DSPy scores as 0" in report.report_markdown(told)
+    assert "failed while compiling, which DSPy scores as 0" in report_markdown(told)
 
 
 def test_test_questions_that_failed_are_reported() -> None:
     made = {"before": {"failed": 0, "questions": 6}, "after": {"failed": 4, "questions": 6}, "failed_questions": 0}
-    assert report.failure_lines(made) == ["4 of 6 test questions failed after compiling: the score is too low."]
+    assert failure_lines(made) == ["4 of 6 test questions failed after compiling: the score is too low."]
 
 
 def test_a_question_that_always_fails_does_not_hide_the_best_candidate() -> None:

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from browser import needs_browser, opened_browser
-from rlm_dspy.tuning import report
 from rlm_dspy.tuning.evaluation import Row
-from rlm_dspy.tuning.report import optimize_page, page_parts, plots
+from rlm_dspy.tuning.report import figures, optimize_page, page_parts, plots
+from rlm_dspy.tuning.report.eval_page import report_page
+from rlm_dspy.tuning.report.optimize_page import outcome_page
+from rlm_dspy.tuning.report.outcome import candidate_tree
 
 HOSTILE = (
     "<script>alert(1)</script>\"'></td></table>]]>--><img src=x onerror=alert(2)>\u202egnp.exe\u2066\x1b[31m\x00\ud800"
@@ -67,8 +69,8 @@ class Reader(HTMLParser):
 
 
 def outcome(candidates: list[dict[str, Any]] | None = None, **more: Any) -> dict[str, Any]:
-    before = report.side_figures([row("rlm", n, float(n > 2)) for n in range(6)])
-    after = report.side_figures([row("rlm", n, float(n > 0)) for n in range(6)])
+    before = figures.side_figures([row("rlm", n, float(n > 2)) for n in range(6)])
+    after = figures.side_figures([row("rlm", n, float(n > 0)) for n in range(6)])
     base = {"digest": "d", "demos": 0, "questions": 6, "val_questions": 6, "chosen": False, "cost": 0.01}
     tried = [
         {**base, "number": 0, "parent": None, "val_score": 0.3, "calls": 20, "instructions": {"act": "Look.\nAnswer."}},
@@ -112,7 +114,7 @@ def outcome(candidates: list[dict[str, Any]] | None = None, **more: Any) -> dict
 
 
 def pages() -> dict[str, str]:
-    return {"eval": report.report_page("rows", mixed_rows()), "optimize": report.outcome_page(outcome())}
+    return {"eval": report_page("rows", mixed_rows()), "optimize": outcome_page(outcome())}
 
 
 @pytest.mark.parametrize("name", ["eval", "optimize"])
@@ -141,7 +143,7 @@ def test_every_plot_has_a_title_ticks_and_a_unit(name: str) -> None:
 
 
 def test_a_failed_side_is_named_failed_in_plots_and_tables_and_has_no_score() -> None:
-    page = report.report_page("rows", mixed_rows())
+    page = report_page("rows", mixed_rows())
     assert "failed: all 4 questions" in page
     assert "dspy.RLM failed: an error ended every question, so it has no score." in page
     assert "direct: an error ended 1 of 4 questions; each counts as 0." in page
@@ -150,7 +152,7 @@ def test_a_failed_side_is_named_failed_in_plots_and_tables_and_has_no_score() ->
 
 
 def test_a_row_shows_question_answers_mark_and_figures() -> None:
-    page = report.report_page("rows", mixed_rows(), facts={"model": "m/x", "limits": "max-iters 4", "fallback": ""})
+    page = report_page("rows", mixed_rows(), facts={"model": "m/x", "limits": "max-iters 4", "fallback": ""})
     text = Reader(page).text
     for shown in (
         "What is 1?",
@@ -171,7 +173,7 @@ def test_a_row_shows_question_answers_mark_and_figures() -> None:
 def test_long_texts_are_folded_and_the_page_says_what_it_leaves_out() -> None:
     rows = [row("a", 0, answer="x" * 1_000), row("a", 1, answer="y" * 50_000_000), row("a", 2, answer="short")]
     began = time.thread_time()
-    page = report.report_page("rows", rows)
+    page = report_page("rows", rows)
     assert time.thread_time() - began < 5
     assert len(page) < 100_000
     assert "… 1,000 characters" in page
@@ -187,13 +189,13 @@ def test_long_texts_are_folded_and_the_page_says_what_it_leaves_out() -> None:
 def test_hostile_texts_stay_texts_on_both_pages() -> None:
     fields = ("side", "id", "question", "expected", "answer", "error", "task")
     rows = [row("a", 0), row("b", 1, 0.0).model_copy(update=dict.fromkeys(fields, HOSTILE * 20))]
-    clean, page = Reader(report.report_page("t", [row("a", 0), row("b", 1, 0.0)])), report.report_page(HOSTILE, rows)
+    clean, page = Reader(report_page("t", [row("a", 0), row("b", 1, 0.0)])), report_page(HOSTILE, rows)
     found = [page]
     tried = outcome()["candidates"]
     tried[1]["instructions"] = {HOSTILE: HOSTILE}
     hostile = dict.fromkeys(("optimizer", "model", "prompt_model", "metric", "ended", "dspy"), HOSTILE)
     found.append(
-        report.outcome_page(outcome(tried, diff=f"+{HOSTILE}", demos={"before": {HOSTILE: 1}, "after": {}}, **hostile))
+        outcome_page(outcome(tried, diff=f"+{HOSTILE}", demos={"before": {HOSTILE: 1}, "after": {}}, **hostile))
     )
     assert Reader(page).count("script") == clean.count("script") == 1
     for text in found:
@@ -206,13 +208,11 @@ def test_hostile_texts_stay_texts_on_both_pages() -> None:
 
 
 def test_no_rows_and_unknown_costs_make_a_page_too() -> None:
-    page = report.report_page("rows", [row("a", 0, cost=None), row("a", 1, cost=None)])
+    page = report_page("rows", [row("a", 0, cost=None), row("a", 1, cost=None)])
     assert "unknown" in page
     assert "Cost by side" not in page
-    empty = report.side_figures([])
-    found = report.outcome_page(
-        outcome([], after=empty, gain={"mean": None, "interval": None, "questions": 0}, diff="")
-    )
+    empty = figures.side_figures([])
+    found = outcome_page(outcome([], after=empty, gain={"mean": None, "interval": None, "questions": 0}, diff=""))
     assert "test after: not measured" in found
     assert "unknown: one of the two was not measured" in found
     assert "The instructions are unchanged." in found
@@ -228,7 +228,7 @@ def test_ticks_are_round_and_inside_the_axis(high: float) -> None:
 
 
 def test_the_tree_of_candidates_shows_parents_changes_and_the_chosen() -> None:
-    page = report.outcome_page(outcome())
+    page = outcome_page(outcome())
     reader = Reader(page)
     assert reader.count("li") == 3
     assert page.index("<b>0</b>") < page.index("<b>1</b>") < page.index("<b>2</b>")
@@ -247,11 +247,11 @@ def test_the_tree_of_candidates_shows_parents_changes_and_the_chosen() -> None:
 def test_a_tree_of_any_depth_or_with_a_circle_is_drawn_whole() -> None:
     template = outcome()["candidates"][1]
     chain = [{**template, "number": n, "parent": n - 1 if n else 5} for n in range(500)]
-    page = report.outcome_page(outcome(chain))
+    page = outcome_page(outcome(chain))
     assert Reader(page).count("li") == 500
     assert page.count("<ul") == page.count("</ul>") == optimize_page.MAX_DEPTH + 1
     assert page.count("<li>") == page.count("</li>")
-    assert len(report.candidate_tree(chain)) == 500
+    assert len(candidate_tree(chain)) == 500
 
 
 def test_instructions_of_any_length_make_a_page_that_opens() -> None:
@@ -262,7 +262,7 @@ def test_instructions_of_any_length_make_a_page_that_opens() -> None:
         text = texts[number % 4] if number < 100 else "short"
         tried.append({**template, "number": number, "parent": number - 1, "instructions": {"act": text}})
     began = time.thread_time()
-    page = report.outcome_page(outcome(tried))
+    page = outcome_page(outcome(tried))
     assert time.thread_time() - began < 60
     assert len(page) < 40_000_000
     assert "100 more candidates left out of this page" in page
@@ -274,7 +274,7 @@ def test_a_report_of_an_earlier_version_makes_a_page() -> None:
     old = outcome()
     for one in old["candidates"]:
         del one["calls"], one["cost"]
-    page = report.outcome_page(old)
+    page = outcome_page(old)
     assert "3 candidates are not in this plot: " in page
     assert "dspy 3.4.1" in page
 
@@ -317,7 +317,7 @@ def shown_rows(tab: Any) -> list[str]:
 
 @needs_browser
 def test_rows_are_sorted_by_click_and_by_enter(opened: Any) -> None:
-    tab = opened(report.report_page("rows", mixed_rows()))
+    tab = opened(report_page("rows", mixed_rows()))
     tokens = tab.get_by_role("columnheader", name="tokens")
     tab.get_by_role("button", name="tokens").click()
     assert tokens.get_attribute("aria-sort") == "ascending"
@@ -334,7 +334,7 @@ def test_rows_are_sorted_by_click_and_by_enter(opened: Any) -> None:
 
 @needs_browser
 def test_rows_are_filtered_by_text_side_and_mark(opened: Any) -> None:
-    tab = opened(report.report_page("rows", mixed_rows()))
+    tab = opened(report_page("rows", mixed_rows()))
     assert tab.locator("#count").inner_text() == "12 of 12 rows"
     tab.get_by_label("wrong only").check()
     assert tab.locator("#count").inner_text() == "7 of 12 rows"
@@ -353,7 +353,7 @@ def test_rows_are_filtered_by_text_side_and_mark(opened: Any) -> None:
 def test_the_page_is_complete_without_its_script(chromium: Any, opened: Any) -> None:
     context = chromium.new_context(java_script_enabled=False)
     tab = context.new_page()
-    page = report.report_page("rows", [row("a", n, answer="long " * 100) for n in range(3)])
+    page = report_page("rows", [row("a", n, answer="long " * 100) for n in range(3)])
     tab.set_content(page)
     assert tab.locator("#rows tbody tr:visible").count() == 3
     assert not tab.locator("#filters").is_visible()
@@ -371,7 +371,7 @@ def test_hostile_texts_run_nothing_in_a_browser(name: str, opened: Any) -> None:
     ]
     tried = outcome()["candidates"]
     tried[1]["instructions"] = {"act": hostile}
-    made = {"eval": report.report_page(HOSTILE, rows), "optimize": report.outcome_page(outcome(tried, model=hostile))}
+    made = {"eval": report_page(HOSTILE, rows), "optimize": outcome_page(outcome(tried, model=hostile))}
     tab = opened(made[name])
     for summary in tab.locator("summary").all()[:5]:
         summary.click()
@@ -386,7 +386,7 @@ def test_hostile_texts_run_nothing_in_a_browser(name: str, opened: Any) -> None:
 @needs_browser
 def test_ten_thousand_rows_sort_and_filter_in_time(opened: Any) -> None:
     rows = [row("a", n, float(n % 3 > 0), answer="some words " * 20) for n in range(10_000)]
-    tab = opened(report.report_page("rows", rows))
+    tab = opened(report_page("rows", rows))
     took = tab.evaluate(
         """() => { const began = performance.now();
         document.querySelector('#rows th:nth-child(2) button').click();

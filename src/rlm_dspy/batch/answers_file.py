@@ -7,13 +7,11 @@ texts, asked of the same program. An incomplete last line is ignored.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ from rlm_dspy.errors import ActionError, ConfigurationError
 from rlm_dspy.redact import Redactor
 from rlm_dspy.report import json_output
 from rlm_dspy.report.render import jsonable
-from rlm_dspy.safe_files import try_lock
 
 Row = dict[str, Any]
 
@@ -54,7 +51,8 @@ class Answers:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
-            _lock_file(self._file, path)
+            if not safe_files.try_lock(self._file):  # the lock ends with the process
+                raise ConfigurationError(f"another batch is writing {path}; wait for it or choose another file")
             rows = safe_files.read_rows(path, _parse_row, repair=True)
             self._saved = {row["key"]: row for row in rows if not row.get("duplicate")}
         except ConfigurationError:
@@ -88,16 +86,7 @@ class Answers:
         Raises:
             OSError: the disk is full, or the file cannot be written for another reason.
         """
-        size = os.fstat(self._file.fileno()).st_size
-        line = memoryview(self._encode_row(row))
-        try:
-            while line:
-                line = line[self._file.write(line) :]
-            os.fsync(self._file.fileno())
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._file.truncate(size)
-            raise
+        safe_files.append_line(self._file.fileno(), self._encode_row(row))
 
     def settle(self, rows: Iterable[Mapping[str, Any]]) -> str | None:
         """Replace the file atomically by these rows; if that fails, return why, and the appended rows stay."""
@@ -120,9 +109,3 @@ def _parse_row(line: bytes) -> Row:
     if not isinstance(row, dict) or not isinstance(row.get("key"), str):
         raise ValueError("it has no key")
     return row
-
-
-def _lock_file(file: FileIO, path: Path) -> None:
-    """Prevent a second batch from writing the same file; the lock ends with the process."""
-    if not try_lock(file):
-        raise ConfigurationError(f"another batch is writing {path}; wait for it or choose another file")

@@ -39,9 +39,9 @@ class SchedulerPace(SchedulerPlugin):
 
     def answer_worker(self, key: tuple[str, str, int | None], method: str, arguments: Mapping[str, Any]) -> Any:
         """Return what a method of a model's limiter returns."""
-        place, model, per_minute = key
+        server_key, model, per_minute = key
         fresh = RateLimiter(per_minute, window=SHARED_WINDOW_SECONDS)
-        limiter = self._limiters.setdefault((place, model, per_minute), fresh)
+        limiter = self._limiters.setdefault((server_key, model, per_minute), fresh)
         methods: dict[str, Callable[..., Any]] = {
             "reserve": limiter.reserve,
             "give_back": limiter.give_back,
@@ -55,9 +55,9 @@ class SchedulerPace(SchedulerPlugin):
 class DaskPace:
     """Keeps the requests and tokens per minute of all workers of a Dask cluster; :func:`share_pace` returns one."""
 
-    def limiter(self, place: str, model: str, per_minute: int | None) -> SchedulerLimiter:
+    def limiter(self, server_key: str, model: str, per_minute: int | None) -> SchedulerLimiter:
         """Return the limiter that all workers share for a server's model."""
-        return SchedulerLimiter(place, model, per_minute)
+        return SchedulerLimiter(server_key, model, per_minute)
 
 
 def share_pace(client: distributed.Client) -> DaskPace:
@@ -72,43 +72,30 @@ def share_pace(client: distributed.Client) -> DaskPace:
 
 
 class SchedulerLimiter:
-    """Asks the limiter in the scheduler's process."""
+    """Asks the limiter in the scheduler's process.
 
-    def __init__(self, place: str, model: str, per_minute: int | None) -> None:
-        self._key = (place, model, per_minute)
+    Every method raises :class:`~rlm_dspy.errors.ConfigurationError` if this is not a task of a Dask worker.
+    """
+
+    def __init__(self, server_key: str, model: str, per_minute: int | None) -> None:
+        self._key = (server_key, model, per_minute)
 
     def reserve(self) -> float:
-        """Reserve the next start and return the seconds until then.
-
-        Raises:
-            ConfigurationError: this is not a task of a Dask worker.
-        """
+        """Reserve the next start and return the seconds until then."""
         wait: float = self._ask_scheduler("reserve")
         return wait
 
     def give_back(self, seconds: float) -> None:
-        """Give back a reserved start that is these seconds away.
-
-        Raises:
-            ConfigurationError: this is not a task of a Dask worker.
-        """
+        """Give back a reserved start that is these seconds away."""
         self._ask_scheduler("give_back", seconds=seconds)
 
     def token_wait(self, tokens: int) -> float:
-        """Take the tokens of a request, or return the seconds until the next try.
-
-        Raises:
-            ConfigurationError: this is not a task of a Dask worker.
-        """
+        """Take the tokens of a request, or return the seconds until the next try."""
         wait: float = self._ask_scheduler("token_wait", tokens=tokens)
         return wait
 
     def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
-        """Learn from a reply's headers; ``stretch`` if their request limit is per day.
-
-        Raises:
-            ConfigurationError: this is not a task of a Dask worker.
-        """
+        """Learn from a reply's headers; ``stretch`` if their request limit is per day."""
         self._ask_scheduler("learn_limits", limits=dict(limits), stretch=stretch)
 
     def _ask_scheduler(self, method: str, **arguments: Any) -> Any:

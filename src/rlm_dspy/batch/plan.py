@@ -26,7 +26,6 @@ class BatchPlan:
     for runs of many steps may be worth more than the discount of a batch.
     """
 
-    questions: int
     calls: int
     waves: int
     batch_cost: float | None
@@ -82,10 +81,10 @@ def plan_calls(
     later = token_cost(model, prompt, REPLY_TOKENS, shared)
     seconds = _ordinary_seconds(model, questions, concurrency)
     if batched is None or first is None or later is None:
-        return BatchPlan(questions, questions, 1, None, None, seconds)
+        return BatchPlan(questions, 1, None, None, seconds)
     # The first question finds nothing in the provider's cache.
     ordinary = first + (questions - 1) * later if questions else 0.0
-    return BatchPlan(questions, questions, 1, questions * batched, ordinary, seconds)
+    return BatchPlan(questions, 1, questions * batched, ordinary, seconds)
 
 
 def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS[1], concurrency: int = CONCURRENCY) -> BatchPlan:
@@ -99,10 +98,10 @@ def plan_runs(model: str, questions: int, *, steps: int = USUAL_STEPS[1], concur
         batched = token_cost(model, prompt, REPLY_TOKENS, in_batch=True)
         ordinary = token_cost(model, prompt, REPLY_TOKENS, shared)
         if batched is None or ordinary is None:
-            return BatchPlan(questions, questions * steps, steps, None, None, seconds)
+            return BatchPlan(questions * steps, steps, None, None, seconds)
         batch_cost += questions * batched
         ordinary_cost += questions * ordinary
-    return BatchPlan(questions, questions * steps, steps, batch_cost, ordinary_cost, seconds)
+    return BatchPlan(questions * steps, steps, batch_cost, ordinary_cost, seconds)
 
 
 def _ordinary_seconds(model: str, calls: int, concurrency: int) -> float:

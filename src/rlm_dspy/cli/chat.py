@@ -266,7 +266,7 @@ class Chat:
     def _add_turn(self, question: str, run: Run) -> None:
         """Add an answered question to the conversation, and save that for ``chat -c``."""
         rows = [json_output.evidence_row(item, self._corpus) for item in run.evidence]
-        lines = tuple(render.evidence_line(json_output.evidence_location(row), row) for row in rows if row["verified"])
+        lines = tuple(render.evidence_line(row) for row in rows if row["verified"])
         answer = str(run.outputs.get("answer", ""))
         self._conversation.turns.append(AnsweredQuestion(question=question, answer=answer, evidence=lines))
         self._save_for_later()

@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from rlm_dspy._version import __version__
 from rlm_dspy.batch import waves_path
 from rlm_dspy.batch.plan import plan_calls, plan_runs
 from rlm_dspy.batch.provider_batch import CALLS_AT_ONCE, RUNS_AT_ONCE, SUB_CALLS_AT_ONCE
@@ -26,8 +25,10 @@ from rlm_dspy.counting import counted_noun
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.provider_batches import Waves, batched_lm
 from rlm_dspy.report import render
-from rlm_dspy.tuning import contenders, data, metrics, report
+from rlm_dspy.tuning import contenders, data, metrics
 from rlm_dspy.tuning.evaluation import Evaluation, Row
+from rlm_dspy.tuning.report import eval_page, figures, page_parts
+from rlm_dspy.tuning.report.figure_tables import differences, figure_cells, score_bar, task_cells
 
 
 @dataclass(frozen=True)
@@ -195,9 +196,7 @@ class EvalProgress:
         self.score += row.score
         if self.live:
             mean = self.score / self.done
-            print(
-                f"\r{self.done}/{self.total} {report.score_bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True
-            )
+            print(f"\r{self.done}/{self.total} {score_bar(mean)} {mean:.2f}", end="", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Clear the line."""
@@ -229,18 +228,18 @@ def _cache_notice(rows: list[Row]) -> str:
 
 
 def _print_report(request: EvalRequest, terminal: Terminal, rows: list[Row], model: str) -> int:
-    by_side = report.compare_sides(rows)
+    by_side = figures.compare_sides(rows)
     if request.as_json:
         whole: dict[str, Any] = {"data": str(request.data), "model": model, "metric": request.metric, "sides": by_side}
         whole["rows"] = [row.model_dump() for row in rows]
         terminal.answer_json(whole)
     else:
         terminal.answer(
-            "\n".join(render.table_lines(report.figure_cells(by_side), right=frozenset(range(1, len(by_side) + 1))))
+            "\n".join(render.table_lines(figure_cells(by_side), right=frozenset(range(1, len(by_side) + 1))))
         )
-        if by := report.task_cells(by_side):
+        if by := task_cells(by_side):
             terminal.answer("\n" + "\n".join(render.table_lines(by, right=frozenset(range(1, len(by_side) + 1)))))
-        for line in report.differences(by_side):
+        for line in differences(by_side):
             terminal.answer(f"\n{line}")
     for status, ended in (("failed", "failed"), ("stopped", "ended without an answer")):
         matching = [row for row in rows if row.status == status]
@@ -260,7 +259,7 @@ def _runs_folder(request: EvalRequest) -> Path | None:
     Raises:
         click.UsageError: there is a file of that name.
     """
-    folder = report.runs_folder(request.html) if request.html else None
+    folder = eval_page.runs_folder(request.html) if request.html else None
     if folder is not None and os.path.exists(folder) and not os.path.isdir(folder):
         raise click.UsageError(f"--html {request.html}: the runs go to {folder}, which is a file; use another name.")
     return folder
@@ -272,7 +271,7 @@ def _page_facts(
     """Return the facts for the head of the page."""
     limits = values.budget.model_dump(exclude_none=True)
     return {
-        "date": report.time_stamp(),
+        "date": page_parts.time_stamp(),
         "model": chosen.name,
         "sub-call model": chosen.sub_lm.model if chosen.sub_lm else "",
         "fallback": values.fallback or "",
@@ -284,16 +283,16 @@ def _page_facts(
         "limits per question": ", ".join(f"{name.replace('_', '-')} {value:,}" for name, value in limits.items()),
         "threads": str(request.threads),
         "seed of the intervals": "0",
-        "versions": report.package_versions(__version__),
+        "versions": page_parts.package_versions(),
     }
 
 
 def _write_page(page: Path, terminal: Terminal, rows: list[Row], facts: dict[str, str], runs: Path | None) -> bool:
     """Write the page with secrets masked, and return whether that worked."""
-    links = report.find_run_links(rows, runs) if runs else {}
+    links = eval_page.find_run_links(rows, runs) if runs else {}
     clean = [Row.model_validate(terminal.redactor.value(row.model_dump())) for row in rows]
     title = f"{Path(facts['data']).name} · {facts['model']} · {facts['metric']}"
-    text = report.report_page(
+    text = eval_page.report_page(
         terminal.redactor.text(title), clean, facts=terminal.redactor.value(facts), run_links=links
     )
     try:

@@ -24,8 +24,10 @@ from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.lms.model_list import check_name
 from rlm_dspy.metering import token_cost
 from rlm_dspy.report import json_output
-from rlm_dspy.tuning import contenders, data, metrics, optimization, program_folder, report
+from rlm_dspy.tuning import contenders, data, metrics, optimization, program_folder
 from rlm_dspy.tuning.metered_engine import FAILURES, FINISHED
+from rlm_dspy.tuning.report import figure_tables, optimize_page
+from rlm_dspy.tuning.report.outcome import failure_lines, outcome_report, report_markdown
 
 
 @dataclass(frozen=True)
@@ -174,11 +176,11 @@ def write_reports(
     request: OptimizeRequest, terminal: Terminal, job: optimization.OptimizationJob, outcome: optimization.Outcome
 ) -> int:
     """Write the reports and print the result."""
-    result = report.outcome_report(job, outcome)
+    result = outcome_report(job, outcome)
     clean = terminal.redactor
     (job.folder / "report.json").write_text(json_output.redacted_json(result, clean, indent=2) + "\n", encoding="utf-8")
-    (job.folder / "report.md").write_text(clean.text(report.report_markdown(result)), encoding="utf-8")
-    page = report.outcome_page(clean.value(result), data=clean.text(str(request.data)))
+    (job.folder / "report.md").write_text(clean.text(report_markdown(result)), encoding="utf-8")
+    page = optimize_page.outcome_page(clean.value(result), data=clean.text(str(request.data)))
     (job.folder / "report.html").write_text(page, encoding="utf-8")
     (job.folder / program_folder.CARD).write_text(clean.text(card_of(request, result, outcome)), encoding="utf-8")
     if request.as_json:
@@ -192,7 +194,7 @@ def write_reports(
     if failed and len(failed) == len(everything):
         terminal.error(f"every question failed; the first: {failed[0].error}")
         return exit_codes.FAILED
-    for line in report.failure_lines(result):
+    for line in failure_lines(result):
         terminal.note(f"warning: {line}")
     if outcome.ended == FAILURES:
         terminal.note("stopped, because too many questions failed; continue with --resume.")
@@ -220,6 +222,6 @@ def result_lines(result: dict[str, Any]) -> list[str]:
     else:
         cost = f"${result['cost']:.4f}"
     return [
-        *(f"{name}  {report.score_interval_text(result[name])}" for name in ("before", "after")),
-        f"gain    {report.gain_text(result['gain'])}; {counted_noun(result['calls'], 'call')}, {cost}",
+        *(f"{name}  {figure_tables.score_interval_text(result[name])}" for name in ("before", "after")),
+        f"gain    {figure_tables.gain_text(result['gain'])}; {counted_noun(result['calls'], 'call')}, {cost}",
     ]

@@ -412,7 +412,7 @@ class Asking:
             rows = [json_output.evidence_row(item, self.corpus) for item in run.evidence]
             rows = [row for row in rows if row["verified"]]
             if rows:
-                lines = [render.evidence_line(json_output.evidence_location(row), row) for row in rows]
+                lines = [render.evidence_line(row) for row in rows]
                 terminal.answer("\n" + "\n".join(lines))
         if self.values.fallback and (others := set(run.usage_by_model) - {run.model, run.sub_model}):
             terminal.note(f"{run.model} could not answer; {', '.join(sorted(others))} answered instead.")

@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from rlm_dspy.corpus.corpus import NO_MEMORY, Corpus, Document, LineMark, Skipped
-from rlm_dspy.corpus.decoding import bom_and_line_end, decode_declared, why_binary, with_line_feeds
+from rlm_dspy.corpus.decoding import bom_and_line_end, decode_declared, joined_notes, why_binary, with_line_feeds
 from rlm_dspy.corpus.document_cache import ConversionCache, available
 from rlm_dspy.corpus.readers import UnreadableError, find, kind_of
 from rlm_dspy.corpus.readers.archives import room_for
@@ -272,7 +272,7 @@ class Collector:
             self.skip(name, reason)
             return
         text, note = self._decoded(data, charset)
-        self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=_joined_notes(before, note))
+        self._store_document(name, source, text, kind=kind_of(name), size=len(data), note=joined_notes(before, note))
 
     def _decoded(self, data: bytes, charset: str | None = None) -> tuple[str | bytes, str]:
         """Return a text, as bytes if they can be stored unchanged, and a note on what was guessed."""
@@ -280,7 +280,7 @@ class Collector:
             return data, ""
         text, guessed = decode_declared(data, [charset], self._encoding)
         text, changed = with_line_feeds(text)
-        return text, _joined_notes(guessed, changed)
+        return text, joined_notes(guessed, changed)
 
     def _is_plain(self, data: bytes) -> bool:
         """Return whether a text can be stored without decoding, as most large texts can."""
@@ -301,7 +301,7 @@ class Collector:
         for part in _checked_parts(outcome):
             empty = False
             if isinstance(part, Converted):
-                note = _joined_notes(before, part.note)
+                note = joined_notes(before, part.note)
                 self._store_document(name, source, part.text, kind=kind, size=len(data), note=note, marks=part.marks)
             else:
                 self._add_member(part, name, source, depth)
@@ -378,10 +378,6 @@ class Collector:
         while f"{name}~{number}" in self._documents:
             number += 1
         return f"{name}~{number}"
-
-
-def _joined_notes(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
 
 
 def too_large(limit: int) -> str:

@@ -330,13 +330,15 @@ def decode(data: bytes, encoding: str | None = None) -> tuple[str, str]:
         if data.startswith(bom):
             return _decode_replacing_errors(data[len(bom) :], marked)
     if encoding is not None:
-        return _decode_replacing_errors(data, "utf-8" if _is_utf8_after_all(data, encoding) else encoding)
+        if not encoding.startswith(("utf-16", "utf-32")) and is_utf8(data):
+            encoding = "utf-8"  # a named encoding applies only to texts that are not UTF-8
+        return _decode_replacing_errors(data, encoding)
     if b"\0" in data:
         if found := wide_encoding(data[:_SNIFFED_BYTES]):
             return _decode_replacing_errors(data, found)[0], f"read as {found}"
         bare = data.replace(b"\0", b"")
         text, note = decode(bare)
-        return text, "; ".join(filter(None, (note, f"{len(data) - len(bare):,} NUL bytes left out")))
+        return text, joined_notes(note, f"{len(data) - len(bare):,} NUL bytes left out")
     return _decode_plain(data)
 
 
@@ -479,9 +481,9 @@ def _is_cut_log(data: bytes) -> bool:
     return controls * 1_000 <= len(bare)
 
 
-def _is_utf8_after_all(data: bytes, encoding: str) -> bool:
-    """Return whether a text is UTF-8 despite the named encoding, which applies only to texts that are not."""
-    return not encoding.startswith(("utf-16", "utf-32")) and is_utf8(data)
+def joined_notes(*notes: str) -> str:
+    """Return the notes that are not empty as one."""
+    return "; ".join(filter(None, notes))
 
 
 def is_utf8(data: bytes) -> bool:

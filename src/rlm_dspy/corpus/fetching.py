@@ -4,17 +4,16 @@ network that the user did not name."""
 from __future__ import annotations
 
 import ipaddress
-import queue
 import socket
-import threading
 import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPMessage
 from typing import IO, Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
+from rlm_dspy.corpus.background import call_within
 from rlm_dspy.errors import CorpusError
 
 FETCH_SECONDS = 30.0
@@ -62,21 +61,18 @@ def fetch_page(url: str, most: int) -> Page:
 
 def page_or_reason(url: str, most: int) -> Page | str:
     """Return a page of at most this many bytes, or why it could not be fetched."""
-    parts = urlsplit(url)
-    done: queue.SimpleQueue[Page | str] = queue.SimpleQueue()
-    # In its own thread, because name resolution and slow headers have no overall timeout.
-    threading.Thread(target=lambda: done.put(_fetch_now(url, parts, most)), daemon=True).start()
-    try:
-        page = done.get(timeout=FETCH_SECONDS)
-    except queue.Empty:
+    try:  # name resolution and slow headers have no overall timeout
+        page = call_within(FETCH_SECONDS, lambda: _fetch_now(url, most))
+    except TimeoutError:
         page = _LATE.format(FETCH_SECONDS)
     if isinstance(page, str):
         return " ".join(page.split())[:200]
     return page
 
 
-def _fetch_now(url: str, parts: SplitResult, most: int) -> Page | str:
+def _fetch_now(url: str, most: int) -> Page | str:
     """Return the page, or why it could not be fetched."""
+    parts = urlsplit(url)
     host = parts.hostname or ""
     opener = urllib.request.build_opener(_Redirects(_is_private(host)))
     request = urllib.request.Request(url, headers={"User-Agent": "rlm-dspy", "Accept-Encoding": "identity"})

@@ -2,6 +2,9 @@
 
 The files are parsed here because running git could execute commands from an untrusted configuration. The index format
 is that of gitformat-index(5), versions 2 to 4.
+
+Patterns are matched here, too: no pattern of an unknown folder can backtrack for long. Those of pathspec can, so they
+match only what the user asks to include.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import re
 import sqlite3
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from rlm_dspy import safe_files
 from rlm_dspy.sandbox.toolkit import label
 from rlm_dspy.sandbox.toolkit.ranking import (
+    DENSE,
     PASSAGE,
     Query,
     Term,
@@ -26,6 +26,7 @@ from rlm_dspy.sandbox.toolkit.ranking import (
     passage_start,
     scored_passages,
     split_names,
+    term_weights,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _MAX_POSTINGS = 20_000  # passages per term that one search considers
 _ENOUGH_PASSAGES = 200  # once rare words give this many passages, common words are skipped
 _MAX_RANKED_PASSAGES = 600  # passages that one search reads in full
 _MAX_STALE_SHARE = 0.3  # share of passages of removed files at which the index is rebuilt
-_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # FTS5 treats such text as one word
 _SCHEMA = """
 create table if not exists files (digest blob primary key, first integer, count integer);
 create virtual table if not exists passages
@@ -88,7 +88,7 @@ class Index:
         """Return the best passages as the toolkit's ``search`` does, or None if the index cannot answer."""
         asked = Query(query)
         terms = asked.terms
-        if _UNSPACED.search(query) or not terms or not os.path.isfile(self.path):
+        if re.search(DENSE, query) or not terms or not os.path.isfile(self.path):  # FTS5 takes dense text for one word
             return None
         try:
             with contextlib.closing(self._open_database()) as db:
@@ -101,10 +101,7 @@ class Index:
             logger.info("the search index failed: %s", error)
             return None
         total = sum(count for _, count in places.values())
-        weights = [
-            weight * math.log(1 + (total + 0.5) / (min(often, total) + 0.5))
-            for (_, _, weight), (often, _) in zip(terms, passages, strict=True)
-        ]
+        weights = term_weights(terms, [often for often, _ in passages], total)
         rough = _rough_scores([rows for _, rows in passages], weights)
         return self._best_passages(rough, self._searched_documents(names, places), asked, weights, k)
 

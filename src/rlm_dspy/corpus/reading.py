@@ -165,7 +165,8 @@ class _Reader:
         return corpus
 
     def _take_named(self, root: _Root) -> None:
-        if not self._choice.secrets and (_secret_path(root.path) or is_secret(os.path.basename(root.typed))):
+        folder, last = os.path.split(root.path)
+        if not self._choice.secrets and (is_secret(last, folder) or is_secret(os.path.basename(root.typed))):
             raise CorpusError(
                 f"{_short_path(root.typed)} looks like a secret: it is read only if secrets are allowed (secrets=True)"
             )
@@ -264,10 +265,6 @@ def _name_prefix(typed: str) -> str:
     if ".." in parts:
         parts = [os.path.basename(os.path.realpath(path))]
     return "".join(printable_name(part) + "/" for part in parts if part)
-
-
-def _secret_path(path: str) -> bool:
-    return is_secret(os.path.basename(path), os.path.dirname(path))
 
 
 def _pattern_lines(patterns: Iterable[str]) -> list[str]:

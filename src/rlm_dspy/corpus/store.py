@@ -5,12 +5,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import sys
-import tempfile
 
-from rlm_dspy.safe_files import write_all
-
-_ADD_SEALS, _ALL_SEALS = 1033, 0x0F
+from rlm_dspy.safe_files import anonymous_file, seal_file, write_all
 
 
 def read_at(descriptor: int, size: int, start: int) -> bytes:
@@ -37,11 +33,7 @@ class Store:
     def __init__(self) -> None:
         self.size = 0
         self._map: mmap.mmap | None = None
-        if sys.platform == "linux":
-            self.descriptor = os.memfd_create("corpus", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        else:
-            with tempfile.TemporaryFile() as file:
-                self.descriptor = os.dup(file.fileno())
+        self.descriptor = anonymous_file("corpus")
 
     def add(self, data: bytes) -> StoredText:
         """Append a text."""
@@ -52,10 +44,7 @@ class Store:
 
     def seal(self) -> None:
         """Make the stored bytes immutable for every process, including this one."""
-        if sys.platform == "linux":
-            import fcntl  # not on Windows
-
-            fcntl.fcntl(self.descriptor, _ADD_SEALS, _ALL_SEALS)
+        seal_file(self.descriptor)
         if self.size:
             self._map = _map_file(self.descriptor, self.size)
 

@@ -89,11 +89,6 @@ def _escaped_letter(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
-def _escape_bytes(name: str) -> str:
-    """Return a file name with its invalid bytes as they are displayed, such as ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-
-
 def split_glob(path: str) -> tuple[str, str]:
     """Split a glob into the folder before its first pattern and the rest."""
     parts = path.replace(os.sep, "/").split("/")
@@ -163,14 +158,16 @@ def _classify_entry(
     name = prefix + entry.name
     try:  # from the directory listing, without a stat call for each
         is_folder = entry.is_dir(follow_symlinks=False)
-        kind = "folder"
-        if not is_folder:
-            kind = "file" if entry.is_file(follow_symlinks=False) else "other"
+        is_file = entry.is_file(follow_symlinks=False)
     except OSError as error:
         return Skipped(printable_name(name), f"unreadable: {error.strerror}")
     if not is_folder and not is_wanted(name, choice, only) and not _is_linked_folder(entry):
         return None
-    reason = _why_not(entry, name, kind, layers, choice)
+    reason: str | None = "not a regular file"
+    if is_folder or is_file:
+        reason = reason_to_skip(entry.path, name, layers, choice, is_folder=is_folder)
+    elif entry.is_symlink():
+        reason = "a symbolic link: name it to read what it points to"
     if reason == IGNORED and entry.path in tracked.files:
         if choice.include is not None:
             reason = None
@@ -194,19 +191,9 @@ def is_wanted(name: str, choice: FileSelection, only: GitIgnoreSpec | None) -> b
     """Return whether the patterns to include, and a glob, let a file through."""
     if choice.include is None and only is None:
         return True
-    valid = _escape_bytes(name)  # the matcher takes no other text
+    # The matcher takes only valid text: invalid bytes are matched as they are displayed, such as \xe9.
+    valid = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return all(spec.match_file(valid) for spec in (choice.include, only) if spec is not None)
-
-
-def _why_not(
-    entry: os.DirEntry[str], name: str, kind: str, layers: tuple[Layer, ...], choice: FileSelection
-) -> str | None:
-    if kind == "other":
-        link = entry.is_symlink()
-        if link:
-            return "a symbolic link: name it to read what it points to"
-        return "not a regular file"
-    return reason_to_skip(entry.path, name, layers, choice, is_folder=kind == "folder")
 
 
 def reason_to_skip(

@@ -29,7 +29,7 @@ from rlm_dspy.metering import FREE_PROVIDERS, MOST_TOKENS, metered_wait, note_re
 
 logger = logging.getLogger(__name__)
 
-_FALL_BACK = (lm15.TransportError, lm15.TimeoutError, lm15.ServerError, lm15.RateLimitError, lm15.BillingError)
+_FALL_BACK = (*rate_limits.PASSING_ERRORS, lm15.BillingError)
 
 # The entry of the LM's ``metadata`` that names its server. It is not sent. DSPy's cache key contains the metadata but
 # not the engine's address, so this entry separates the replies of two servers to the same prompt.
@@ -93,18 +93,21 @@ class _Routed:
         self._mark_reachable()
         if len(response.text or "") > _MOST_CHARS:
             raise errors.invalid_reply(self.route, f"has {len(response.text or ''):,} characters")
-        read = response.usage.input_tokens
+        self._check_prompt_was_read(request, response.usage.input_tokens)
+        return response
+
+    def _check_prompt_was_read(self, request: Request, read: int | None) -> None:
+        """Refuse a reply whose server read fewer tokens than the prompt must have."""
         sent = transport.cut_prompt_tokens(request, read)
         if sent is not None and read is not None:
             raise errors.cut_prompt(self.route, read, sent)
-        return response
 
     def _mark_reachable(self) -> None:
-        _ANSWERED.add(self.route.base or self.route.provider.name)
+        _ANSWERED.add(self.route.server_key)
 
     def _retry_delay(self, tries: RetryState, error: Exception) -> float | None:
         """Return how long to wait before the next attempt; a server that has answered before may come back."""
-        was_there = (self.route.base or self.route.provider.name) in _ANSWERED
+        was_there = self.route.server_key in _ANSWERED
         if isinstance(error, lm15.TransportError) and was_there:
             error.final = False
         return tries.pause(error, garbled=was_there and getattr(error, "garbled", False))
@@ -126,10 +129,7 @@ class _Routed:
     def _check_stream_end(self, request: Request, event: Any, source: Any) -> Any:
         """Check and complete the end of a stream like a finished reply."""
         self._mark_reachable()
-        read = event.usage.input_tokens if event.usage else None
-        sent = transport.cut_prompt_tokens(request, read)
-        if sent is not None and read is not None:
-            raise errors.cut_prompt(self.route, read, sent)
+        self._check_prompt_was_read(request, event.usage.input_tokens if event.usage else None)
         if event.usage:
             price = cost_from_table(self.route.model, event)
         else:
@@ -162,12 +162,11 @@ class _Routed:
     async def _call_limiter(self, call: Callable[[rate_limits.RequestLimiter], Any]) -> Any:
         """Return what a call of the model's limiter returns; that of many processes is called in a thread."""
         route = self.route
-        place = route.base or route.provider.name
         per_minute = route.requests_per_minute or route.provider.per_minute
         pace = route.pace
         if pace is None:
-            return call(rate_limits.shared_limiter(place, route.model, per_minute))
-        return await asyncio.to_thread(lambda: call(pace.limiter(place, route.model, per_minute)))
+            return call(rate_limits.shared_limiter(route.server_key, route.model, per_minute))
+        return await asyncio.to_thread(lambda: call(pace.limiter(route.server_key, route.model, per_minute)))
 
     async def _learn_limits(self, reply: Any) -> None:
         """Learn from the limits that a finished reply, or the end of a stream, reports."""
@@ -201,7 +200,7 @@ class _Routed:
             raise
 
     def _server_slot(self) -> threading.Semaphore | None:
-        return rate_limits.server_slot(self.route.base or self.route.provider.name, self.route.slots)
+        return rate_limits.server_slot(self.route.server_key, self.route.slots)
 
     def dump_state(self) -> dict[str, Any]:
         """Return the state for a saved program: the route without its secrets."""

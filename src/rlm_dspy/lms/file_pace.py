@@ -40,15 +40,17 @@ class FilePace:
 
     folder: Path | None = None
 
-    def limiter(self, place: str, model: str, per_minute: int | None) -> FileLimiter:
+    def limiter(self, server_key: str, model: str, per_minute: int | None) -> FileLimiter:
         """Return the limiter that all processes of this machine share for a server's model."""
         folder = self.folder or cache_folder() / "pace"
-        name = hashlib.sha256(json.dumps([place, model, per_minute]).encode()).hexdigest()[:24]
+        name = hashlib.sha256(json.dumps([server_key, model, per_minute]).encode()).hexdigest()[:24]
         return FileLimiter(folder / name, per_minute)
 
 
 class FileLimiter:
     """A rate limiter whose state is a file that processes lock in turn.
+
+    Every method raises :class:`~rlm_dspy.errors.ConfigurationError` if the file cannot be written.
 
     Args:
         path: the file.
@@ -62,42 +64,26 @@ class FileLimiter:
         self._clock = clock
 
     def reserve(self) -> float:
-        """Reserve the next start and return the seconds until then.
-
-        Raises:
-            ConfigurationError: the file cannot be written.
-        """
+        """Reserve the next start and return the seconds until then."""
         if self._per_minute is None:
             return 0.0
         with self._locked_limiter() as limiter:
             return limiter.reserve()
 
     def give_back(self, seconds: float) -> None:
-        """Give back a reserved start that is these seconds away.
-
-        Raises:
-            ConfigurationError: the file cannot be written.
-        """
+        """Give back a reserved start that is these seconds away."""
         with self._locked_limiter() as limiter:
             limiter.give_back(seconds)
 
     def token_wait(self, tokens: int) -> float:
-        """Take the tokens of a request, or return the seconds until the next try.
-
-        Raises:
-            ConfigurationError: the file cannot be written.
-        """
+        """Take the tokens of a request, or return the seconds until the next try."""
         if not self._path.exists():  # no process has learned of a limit
             return 0.0
         with self._locked_limiter() as limiter:
             return limiter.token_wait(tokens)
 
     def learn_limits(self, limits: Mapping[str, str], *, stretch: bool = False) -> None:
-        """Learn from a reply's headers; ``stretch`` if their request limit is per day.
-
-        Raises:
-            ConfigurationError: the file cannot be written.
-        """
+        """Learn from a reply's headers; ``stretch`` if their request limit is per day."""
         with self._locked_limiter() as limiter:
             limiter.learn_limits(limits, stretch=stretch)
 

@@ -22,6 +22,7 @@ from rlm_dspy.lms.errors import unknown_provider
 from rlm_dspy.lms.offline import MODEL as OFFLINE_NAME
 from rlm_dspy.lms.providers import OFFLINE, PROVIDERS, ModelChoice, Provider, Route, choose
 from rlm_dspy.local_servers import Access, LocalServer, ServerUnreachableError
+from rlm_dspy.metering import metadata
 
 _CANARY = "The word to remember is heliotrope. "
 SLOW_REPLY_SECONDS = 15.0  # a reply of a few words that takes longer is worth a warning
@@ -77,7 +78,7 @@ def list_models(env: Mapping[str, str] | None = None, *, everything: bool = Fals
         if note:
             notes.append(note)
         if provider.key and env.get(provider.key, "").strip():
-            rows += [_priced_row(name, provider.name) for name in provider.models]
+            rows += [_row_of_entry(name, provider.name, metadata(name)) for name in provider.models]
             if not provider.models:
                 notes.append(f"{provider.key} is set: {provider.prefix}… models can be used")
     if not env.get("GROQ_API_KEY", "").strip():
@@ -162,34 +163,28 @@ def _own_models(provider: Provider, env: Mapping[str, str]) -> tuple[list[ModelR
     return [], f"the server at {server.base} lists no models"
 
 
-def _priced_row(name: str, provider: str) -> ModelRow:
-    known = windows.metadata(name)
-    return ModelRow(
-        name,
-        provider,
-        known.get("max_input_tokens"),
-        None,
-        _price_per_million(known.get("input_cost_per_token")),
-        _price_per_million(known.get("output_cost_per_token")),
-    )
-
-
 def _litellm_rows() -> list[ModelRow]:
-    entries = model_table()
     rows = []
-    for name, entry in entries.items():
+    for name, entry in model_table().items():
         if isinstance(entry, dict) and entry.get("mode") == "chat" and "litellm_provider" in entry:
             provider = str(entry["litellm_provider"])
             if name.startswith(f"{provider}/"):
                 full = name
             else:
                 full = f"{provider}/{name}"
-            prices = (
-                _price_per_million(entry.get("input_cost_per_token")),
-                _price_per_million(entry.get("output_cost_per_token")),
-            )
-            rows.append(ModelRow(full, provider, entry.get("max_input_tokens"), None, *prices))
+            rows.append(_row_of_entry(full, provider, entry))
     return sorted(rows, key=lambda row: row.name)
+
+
+def _row_of_entry(name: str, provider: str, entry: Mapping[str, Any]) -> ModelRow:
+    """Return the row of a model from its entry in LiteLLM's table."""
+    return ModelRow(
+        name,
+        provider,
+        window=entry.get("max_input_tokens"),
+        input_price=_price_per_million(entry.get("input_cost_per_token")),
+        output_price=_price_per_million(entry.get("output_cost_per_token")),
+    )
 
 
 def _price_per_million(price: Any) -> float | None:

@@ -19,6 +19,9 @@ from rlm_dspy.local_servers import NoRedirects, is_shown, read_bounded
 DEFAULT_BASE = "http://127.0.0.1:11434"
 DEFAULT_WINDOW = 4096  # allocated by a server by default
 MOST_PARALLEL = 16  # largest number of parallel requests that is measured
+_LISTING_SECONDS = 0.5  # how long a server may take to list its models, and to say its version
+_DETAIL_SECONDS = 2.0  # and to describe one of them, and to say what is loaded
+_REPLY_SECONDS = 120.0  # and to answer a prompt
 
 
 class OllamaUnreachableError(Exception):
@@ -70,7 +73,7 @@ def base_url(env: Mapping[str, str], explicit: str | None = None) -> str:
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}:{port}{path}"
 
 
-def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
+def models(base: str, timeout: float = _LISTING_SECONDS) -> list[OllamaModel]:
     """Return the server's models, newest first.
 
     Raises:
@@ -88,10 +91,10 @@ def models(base: str, timeout: float = 0.5) -> list[OllamaModel]:
     return sorted(found, key=lambda model: model.modified, reverse=True)
 
 
-def trained_window(base: str, model: str, timeout: float = 2.0) -> int | None:
+def trained_window(base: str, model: str) -> int | None:
     """Return the window that a model was trained for, or None if the server does not say."""
     try:
-        info = _fetch_json(f"{base}/api/show", {"model": model}, timeout).get("model_info")
+        info = _fetch_json(f"{base}/api/show", {"model": model}, _DETAIL_SECONDS).get("model_info")
     except OllamaUnreachableError:
         return None
     if not isinstance(info, dict):
@@ -100,17 +103,17 @@ def trained_window(base: str, model: str, timeout: float = 2.0) -> int | None:
     return next(filter(None, sizes), None)
 
 
-def running(base: str, timeout: float = 2.0) -> dict[str, int]:
+def running(base: str) -> dict[str, int]:
     """Return the loaded models with the window allocated for each.
 
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    rows = _model_rows(_fetch_json(f"{base}/api/ps", None, timeout))
+    rows = _model_rows(_fetch_json(f"{base}/api/ps", None, _DETAIL_SECONDS))
     return {str(row["name"]): _positive_count(row.get("context_length")) for row in rows}
 
 
-def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: float = 120.0) -> int | None:
+def measure_parallel(base: str, model: str, options: dict[str, Any]) -> int | None:
     """Measure how many requests the server serves at once; None if it answers none of them.
 
     No endpoint reports this. So the number of concurrent requests is doubled until not all are served at once, judged
@@ -121,7 +124,7 @@ def measure_parallel(base: str, model: str, options: dict[str, Any], timeout: fl
     sent = 2
     while True:
         with ThreadPoolExecutor(sent) as threads:
-            spans = [span for span in threads.map(lambda _: _reply_span(base, body, timeout), range(sent)) if span]
+            spans = [span for span in threads.map(lambda _: _reply_span(base, body), range(sent)) if span]
         slots = at_once(spans)
         if slots < sent or sent >= MOST_PARALLEL:
             return slots or None  # nothing was answered
@@ -140,13 +143,13 @@ def at_once(spans: Sequence[tuple[datetime, datetime]]) -> int:
     return most
 
 
-def version(base: str, timeout: float = 0.5) -> str:
+def version(base: str) -> str:
     """Return the server's version.
 
     Raises:
         OllamaUnreachableError: nothing answers there, or it is not Ollama.
     """
-    return str(_fetch_json(f"{base}/api/version", None, timeout).get("version", "unknown"))
+    return str(_fetch_json(f"{base}/api/version", None, _LISTING_SECONDS).get("version", "unknown"))
 
 
 def _model_rows(answer: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,9 +172,9 @@ def _positive_count(value: Any) -> int:
     return 0
 
 
-def _reply_span(base: str, body: dict[str, Any], timeout: float) -> tuple[datetime, datetime] | None:
+def _reply_span(base: str, body: dict[str, Any]) -> tuple[datetime, datetime] | None:
     try:
-        lines = _send_request(f"{base}/api/chat", {**body, "stream": True}, timeout).splitlines()
+        lines = _send_request(f"{base}/api/chat", {**body, "stream": True}, _REPLY_SECONDS).splitlines()
         times = [datetime.fromisoformat(json.loads(line)["created_at"]) for line in lines]
     except (OllamaUnreachableError, ValueError, KeyError, TypeError, RecursionError):
         return None

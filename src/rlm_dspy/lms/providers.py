@@ -223,6 +223,11 @@ class Route:
         return self.provider.name
 
     @property
+    def server_key(self) -> str:
+        """What the limits and slots of the server are kept under."""
+        return self.base or self.provider.name
+
+    @property
     def keyless(self) -> bool:
         """Whether no key is needed: for local servers, and OpenAI-compatible ones at an address the user gave."""
         row = self.provider

@@ -41,7 +41,7 @@ class SharedPace(Protocol):
     Its limiters may block: they are called in threads.
     """
 
-    def limiter(self, place: str, model: str, per_minute: int | None) -> RequestLimiter:
+    def limiter(self, server_key: str, model: str, per_minute: int | None) -> RequestLimiter:
         """Return the limiter that all processes share for a server's model."""
 
 
@@ -164,24 +164,25 @@ _slots: dict[tuple[str, int], threading.BoundedSemaphore] = {}
 _lock = threading.Lock()
 
 
-def shared_limiter(place: str, model: str, per_minute: int | None) -> RateLimiter:
+def shared_limiter(server_key: str, model: str, per_minute: int | None) -> RateLimiter:
     """Return this process's shared pace for a server's model; providers limit each model separately."""
     with _lock:
-        return _paces.setdefault((place, model, per_minute), RateLimiter(per_minute))
+        return _paces.setdefault((server_key, model, per_minute), RateLimiter(per_minute))
 
 
-def server_slot(place: str, most: int | None) -> threading.BoundedSemaphore | None:
+def server_slot(server_key: str, most: int | None) -> threading.BoundedSemaphore | None:
     """Return the semaphore of a server's parallel slots, or None without a limit."""
     if most is None:
         return None
     with _lock:
-        return _slots.setdefault((place, most), threading.BoundedSemaphore(most))
+        return _slots.setdefault((server_key, most), threading.BoundedSemaphore(most))
 
 
 LONGEST_WAIT = 60.0  # longest wait in seconds that a provider may ask for; beyond it the call fails
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF = 20.0
-_PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
+# Errors that a later attempt may not meet.
+PASSING_ERRORS = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
 
 
 class RetryState:
@@ -199,7 +200,7 @@ class RetryState:
             error: the error that ended this attempt.
             garbled: whether it was an unreadable reply of a server known to work, which is retried once.
         """
-        may_retry = isinstance(error, _PASSING) and not getattr(error, "final", False)
+        may_retry = isinstance(error, PASSING_ERRORS) and not getattr(error, "final", False)
         if garbled:
             may_retry = not self._garbled
             self._garbled = True

@@ -17,17 +17,15 @@ class ReplayingEngine(WrappedEngine):
 
     def complete(self, request: Request) -> Response:
         """Perform one request."""
-        reply = REPLY.get()
-        response: Response = self.engine.complete(request) if reply is None else response_of(reply, request)
-        return response
+        return _recorded_response(request) or self.engine.complete(request)
 
     def stream(self, request: Request) -> Iterator[Any]:
         """Perform one request as a stream of events."""
-        reply = REPLY.get()
-        if reply is None:
+        recorded = _recorded_response(request)
+        if recorded is None:
             yield from self.engine.stream(request)
         else:
-            yield from response_to_events(response_of(reply, request))
+            yield from response_to_events(recorded)
 
 
 class AsyncReplayingEngine(WrappedEngine):
@@ -35,18 +33,15 @@ class AsyncReplayingEngine(WrappedEngine):
 
     async def complete(self, request: Request) -> Response:
         """Perform one request."""
-        reply = REPLY.get()
-        response: Response = await self.engine.complete(request) if reply is None else response_of(reply, request)
-        return response
+        return _recorded_response(request) or await self.engine.complete(request)
 
     async def stream(self, request: Request) -> AsyncIterator[Any]:
         """Perform one request as a stream of events."""
-        reply = REPLY.get()
-        if reply is None:
-            async for event in self.engine.stream(request):
+        if recorded := _recorded_response(request):
+            for event in response_to_events(recorded):
                 yield event
             return
-        for event in response_to_events(response_of(reply, request)):
+        async for event in self.engine.stream(request):
             yield event
 
 
@@ -58,6 +53,14 @@ def replaying_lm(lm: Any) -> dspy.LM:
     else:
         async_engine = AsyncReplayingEngine(own_async)
     return lm.copy(engine=ReplayingEngine(engine_of(lm)), async_engine=async_engine, cache=False)
+
+
+def _recorded_response(request: Request) -> Response | None:
+    """Return the response that the record has for the call, None if there is none."""
+    reply = REPLY.get()
+    if reply is None:
+        return None
+    return response_of(reply, request)
 
 
 def response_of(reply: RecordedReply, request: Request) -> Response:

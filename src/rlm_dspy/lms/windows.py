@@ -7,7 +7,7 @@ from typing import Any
 
 from rlm_dspy import local_servers
 from rlm_dspy.counting import CHARS_PER_TOKEN
-from rlm_dspy.metering import metadata as metadata
+from rlm_dspy.metering import metadata
 
 DEFAULT_WINDOW_TOKENS = 32_768  # tokens assumed if unknown: between small local models and hosted ones
 SMALL_WINDOW = 16_384  # tokens

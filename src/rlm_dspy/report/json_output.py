@@ -106,18 +106,6 @@ def shown_path(path: str) -> str:
         return path
 
 
-def evidence_location(row: Mapping[str, Any]) -> str:
-    """Return ``path:line`` of an evidence row, or as much of it as is known."""
-    line, path = row["line"], row["path"]
-    if place := row.get("place"):
-        if path:
-            return f"{path}:{place}"
-        return str(place)
-    if path is None:
-        return f"line {line}" if line is not None else "somewhere in the text"
-    return path if line is None else f"{path}:{line}"
-
-
 def redacted_json(value: Any, redactor: Redactor, *, indent: int | None = None) -> str:
     """Return JSON text with secrets masked and control characters escaped; a lone surrogate becomes ``?``."""
     return escaped_json(redactor.value(value), indent=indent)

@@ -83,10 +83,22 @@ def quoted_line(quote: str, limit: int = QUOTE_LIMIT) -> str:
     return f'"{flat[: limit - 1].rstrip()}…"'
 
 
-def evidence_line(where: str, row: Mapping[str, Any]) -> str:
+def evidence_location(row: Mapping[str, Any]) -> str:
+    """Return ``path:line`` of an evidence row, or as much of it as is known."""
+    line, path = row["line"], row["path"]
+    if place := row.get("place"):
+        if path:
+            return f"{path}:{place}"
+        return str(place)
+    if path is None:
+        return f"line {line}" if line is not None else "somewhere in the text"
+    return path if line is None else f"{path}:{line}"
+
+
+def evidence_line(row: Mapping[str, Any]) -> str:
     """Return one line of evidence: its place, its text, and whether it is weak."""
     mark = "  (weak: does not show the answer)" if row["weak"] else ""
-    return f"{where}  {quoted_line(row['quote'])}{mark}"
+    return f"{evidence_location(row)}  {quoted_line(row['quote'])}{mark}"
 
 
 def cost_text(cost: float | None) -> str:

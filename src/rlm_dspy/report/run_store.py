@@ -139,19 +139,15 @@ class RunStore:
         found = []
         try:
             paths = [path for path in self.folder.iterdir() if _RUN_FILE.fullmatch(path.name)]
+            whole = {path.stem for path in paths if path.suffix == ".json"}
+            for path in paths:
+                if path.suffix == ".json" or path.stem not in whole:
+                    with contextlib.suppress(FileNotFoundError):  # another process may clean up, too
+                        found.append((path.stat().st_mtime, path))
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise RLMError(f"{self.folder} cannot be read: {error.strerror}") from error
-        whole = {path.stem for path in paths if path.suffix == ".json"}
-        for path in paths:
-            if path.suffix == ".json" or path.stem not in whole:
-                try:
-                    found.append((path.stat().st_mtime, path))
-                except FileNotFoundError:  # another process may clean up, too
-                    continue
-                except OSError as error:
-                    raise RLMError(f"{self.folder} cannot be read: {error.strerror}") from error
         return [path for _, path in sorted(found, reverse=True)]
 
 

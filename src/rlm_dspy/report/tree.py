@@ -40,7 +40,7 @@ def tree_lines(run: Run, *, whole: bool = False) -> Iterator[str]:
         if name != "evidence":
             yield from _block_lines(f"{name}:", render.outputs_text({name: value}), whole)
     for row in map(json_output.evidence_row, run.evidence):
-        yield f"evidence: {render.evidence_line(json_output.evidence_location(row), row)}"
+        yield f"evidence: {render.evidence_line(row)}"
     for warning in run.warnings:
         yield f"warning: {_short_line(warning, whole)}"
     if len(run.usage_by_model) > 1:

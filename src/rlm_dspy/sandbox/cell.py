@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Self
 
-from .link import Link, Message
+from .link import Link
 from .process import ProtocolError, WorkerGoneError
 from .tool_threads import ToolThreads
 from .worker import values
+from .worker.wire import Message
 
 GRACE_SECONDS = 1.0
 COPY_SECONDS = 5.0

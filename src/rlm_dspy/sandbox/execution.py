@@ -9,8 +9,8 @@ from dspy.primitives.code_interpreter import FinalOutput
 
 from .cell import CellEnding, as_dict
 from .errors import CodeExecutionError, InterpreterDiedError
-from .link import Message
 from .worker import values
+from .worker.wire import Message
 
 
 @dataclass(frozen=True)
@@ -110,26 +110,21 @@ def from_result(ending: CellEnding, timeout: float, memory_mb: int, cap: int) ->
     )
 
 
-def rolled_back(ending: CellEnding, timeout: float) -> Execution:
-    """Return the outcome of a cell whose process was replaced by its sleeping copy."""
-    kind = "interrupted" if ending.interrupted else "error"
+def from_killed(ending: CellEnding, timeout: float, *, is_lost: bool) -> Execution:
+    """Return the outcome of a cell whose process was replaced by its sleeping copy, or, if lost, had none."""
+    kind, note = "error", SESSION_KEPT if ending.kept else SESSION_ROLLED_BACK
+    if is_lost:
+        kind, note = "died", SESSION_RESTARTED
+    elif ending.timed_out:
+        kind = "timeout"
+    elif ending.interrupted:
+        kind = "interrupted"
     return Execution(
         exception=_death_message(ending, timeout),
         timed_out=ending.timed_out,
         seconds=round(ending.seconds, 6),
-        note=SESSION_KEPT if ending.kept else SESSION_ROLLED_BACK,
-        kind="timeout" if ending.timed_out else kind,
-    )
-
-
-def session_lost(ending: CellEnding, timeout: float) -> Execution:
-    """Return the outcome of a cell that ended the session."""
-    return Execution(
-        exception=_death_message(ending, timeout),
-        timed_out=ending.timed_out,
-        seconds=round(ending.seconds, 6),
-        note=SESSION_RESTARTED,
-        kind="died",
+        note=note,
+        kind=kind,
     )
 
 

@@ -27,9 +27,10 @@ from . import zygote_host as zygotes
 from .cell import Cell, CellEnding, code_fields
 from .errors import CodeExecutionError, InterpreterDiedError, InterpreterFailedError
 from .execution import Execution
-from .link import Link, Message
+from .link import Link
 from .tool_threads import ToolThreads, in_thread
 from .variables import Parcel, VariableBook
+from .worker.wire import Message
 
 CPU_FACTOR, LEAST_CPU = 4, 2.0
 PROBE_SECONDS = 10.0
@@ -155,15 +156,12 @@ class Sandbox:
         """End the session and every process of it; safe to call twice."""
         self._ended = True
         self._tool_threads.close()
-        cell, link = self._cell, self._link
         if self._owner != os.getpid():
-            if link is not None:
-                link.let_go()
+            if self._link is not None:
+                self._link.let_go()
                 self._link = None
             return
-        if cell is not None and link is not None:
-            cell.stop.set()
-            link.interrupt()
+        self.interrupt()
         with self.turn:  # waits for a start or cell in progress
             if self._link is not None:
                 self._link.close()
@@ -375,9 +373,9 @@ class Sandbox:
         assert self._link is not None
         if not self._ended and self._link.restore_standby() and (self._crashes < 2 or self._can_run_cell()):
             self._given.held, self._sent = self._given.safe, {}
-            return execution.rolled_back(ending, timeout)
+            return execution.from_killed(ending, timeout, is_lost=False)
         self._drop_session()
-        return execution.session_lost(ending, timeout)
+        return execution.from_killed(ending, timeout, is_lost=True)
 
     def _can_run_cell(self) -> bool:
         """Return whether the copy just woken can run a cell, or is as broken as the session before it."""

@@ -18,7 +18,6 @@ import secrets
 import select
 import signal
 import socket
-import struct
 import sys
 import threading
 import time
@@ -28,19 +27,15 @@ from typing import Any, NoReturn
 from rlm_dspy.garbage_pause import paused_garbage_collection
 
 from .process import KILL_SECONDS, Process, ProtocolError, WorkerGoneError
-from .worker.wire import MAX_FRAME, MAX_VALUES, count_values
+from .worker.wire import LENGTH, MAX_FRAME, MAX_VALUES, TOKEN_BYTES, Message, count_values
 from .zygote_host import CREDENTIALS, SCM_CREDENTIALS, ForkAllowance, Zygote
 
 LONG_FRAME_BYTES = 1 << 16  # shorter frames make too few objects to trigger the garbage collector
 CHUNK_BYTES = 1 << 18
 SEND_SECONDS = 30.0
 SEND_PAUSE = 0.1
-TOKEN_BYTES = 16
-_LENGTH = struct.Struct("<I")
 _WRITER = json.JSONEncoder(separators=(",", ":"))  # ``json.dumps`` would make one per frame
 _LINUX = sys.platform == "linux"
-
-Message = dict[str, Any]
 
 log = logging.getLogger("rlm_dspy.sandbox")
 
@@ -105,7 +100,7 @@ class Link:
             WorkerGoneError: The frame cannot be delivered.
         """
         body = _WRITER.encode(message).encode("ascii")
-        view = memoryview(_LENGTH.pack(len(body)) + body)
+        view = memoryview(LENGTH.pack(len(body)) + body)
         if descriptors:
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
         else:
@@ -201,7 +196,7 @@ class Link:
         incoming = self._incoming.setdefault(pid, bytearray())
         incoming += data
         while len(incoming) >= 4:
-            (length,) = _LENGTH.unpack_from(incoming)
+            (length,) = LENGTH.unpack_from(incoming)
             if length > MAX_FRAME:
                 raise ProtocolError(f"a frame of {length:,} bytes")
             if len(incoming) < 4 + length:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Any
 
@@ -89,16 +88,11 @@ def _pool_key(setting: zygotes.ZygoteSettings, config: dict[str, Any]) -> _Key:
 
 def drop_links() -> None:
     """Drop all pooled sessions without touching their processes (after a fork, or at exit)."""
+    global _lock
+    _lock = threading.Lock()  # a thread that the fork did not copy may have held the old one
     while _ready:
         for link in _ready.popitem()[1]:
             link.let_go()
 
 
-def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
 zygotes.on_end(drop_links)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -39,20 +39,22 @@ class Process:
 
     def gone(self) -> bool:
         """Return whether the process has ended."""
-        if self.descriptor < 0:
-            return False
-        watch = select.poll()
-        watch.register(self.descriptor, select.POLLIN)
-        return bool(watch.poll(0))
+        return self._ends_within(0.0)
 
     def kill(self, *, wait: bool = True) -> None:
         """Kill the process, and wait for its end if ``wait``."""
         self.signal(signal.SIGKILL)
-        if self.descriptor >= 0 and wait:
-            watch = select.poll()
-            watch.register(self.descriptor, select.POLLIN)
-            watch.poll(KILL_SECONDS * 1000)
+        if wait:
+            self._ends_within(KILL_SECONDS)
         self.let_go()
+
+    def _ends_within(self, seconds: float) -> bool:
+        """Wait for the end of the process, and return whether it came; unknown without a descriptor."""
+        if self.descriptor < 0:
+            return False
+        watch = select.poll()
+        watch.register(self.descriptor, select.POLLIN)
+        return bool(watch.poll(seconds * 1000))
 
     def let_go(self) -> None:
         """Close the descriptor; it is forgotten first, because a fork may happen in between."""

@@ -9,27 +9,19 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
-from rlm_dspy.safe_files import write_all
+from rlm_dspy.safe_files import anonymous_file, seal_file, write_all
 
 from .errors import HandoverError
 from .worker import tables, values
 from .worker.wire import MAX_DESCRIPTORS
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nothing is packed
-    fcntl = None  # type: ignore[assignment]
-
 LARGE_BYTES = 1 << 16
 PIECE_BYTES = 8 << 20
 NUMBERS = frozenset("?bBhHiIlLqQfd")  # array types that memory views also support
-F_ADD_SEALS, ALL_SEALS = 1033, 0x0F
 FORBIDDEN = frozenset({"SUBMIT", "__builtins__", "__name__"})
 
 
@@ -198,7 +190,7 @@ def _byte_pieces(data: bytes | bytearray) -> Iterator[memoryview]:
 
 def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview], pad: int = 0) -> Parcel:
     """Write the chunks into a sealed anonymous file."""
-    descriptor = _anonymous_file()
+    descriptor = anonymous_file("rlm")
     parcel = Parcel(message, [descriptor])
     try:
         size = 0
@@ -208,19 +200,11 @@ def sealed_parcel(message: dict[str, Any], chunks: Iterable[bytes | memoryview],
         if pad:
             size += os.write(descriptor, bytes(pad))  # Python's strings end in a null character
         message["size"] = size
-        if sys.platform == "linux":
-            fcntl.fcntl(descriptor, F_ADD_SEALS, ALL_SEALS)
+        seal_file(descriptor)
     except BaseException:
         parcel.close()
         raise
     return parcel
-
-
-def _anonymous_file() -> int:
-    if sys.platform == "linux":
-        return os.memfd_create("rlm", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
 
 
 @dataclass(eq=False, frozen=True)

@@ -28,6 +28,8 @@ from typing import Any
 
 from . import bytecode, policy, variables
 from .errors import InterpreterUnavailableError
+from .worker.bpf import CLONE_THREAD, EPERM
+from .worker.wire import MAX_MESSAGE_BYTES
 
 try:
     import fcntl
@@ -38,7 +40,6 @@ log = logging.getLogger("rlm_dspy.sandbox")
 
 FOLDER = Path(__file__).parent
 START_SECONDS = 30.0
-MAX_MESSAGE_BYTES = 1 << 18
 SCM_CREDENTIALS = 2
 CREDENTIALS = struct.Struct("iII")
 
@@ -46,11 +47,9 @@ NOTIFICATION_RECEIVE, NOTIFICATION_SEND = 0xC0502100, 0xC0182101
 NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 ANSWER = struct.Struct("=QqiI")
 CONTINUE = 1
-EPERM = 1
 CONTROL = socket.SOCK_SEQPACKET if sys.platform == "linux" else socket.SOCK_DGRAM
 # SIGCHLD, and the flags with which the C library has the child's id written.
 FORK_SIGNAL, FORK_MARKS = 17, 0x01000000 | 0x00200000
-CLONE_THREAD = 0x10000
 MIN_DESCRIPTORS = 48
 MOST_THREADS = 128  # of one process; the worker's ``threading`` allows only 64
 
@@ -175,8 +174,7 @@ class Zygote:
     def _send_file(channel: socket.socket, message: bytes, file: Iterable[bytes]) -> None:
         parcel = variables.sealed_parcel({}, file)
         try:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", parcel.descriptors))]
-            channel.sendmsg([message], rights)
+            socket.send_fds(channel, [message], parcel.descriptors)
         finally:
             parcel.close()
 
@@ -278,10 +276,9 @@ class Zygote:
     def spawn(self, config: dict[str, Any], channel: int, control: int) -> None:
         """Ask the zygote to fork a worker that serves the other ends of the two sockets."""
         assert self._channel is not None
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [channel, control]))]
         with self._lock:
             self._grants.setdefault(self.pid, ForkAllowance()).left += 1
-        self._channel.sendmsg([json.dumps(config).encode()], rights)
+        socket.send_fds(self._channel, [json.dumps(config).encode()], [channel, control])
 
     def strays(self) -> list[int]:
         """Return the orphaned processes of this zygote that no session knows."""

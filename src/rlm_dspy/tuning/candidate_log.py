@@ -144,8 +144,7 @@ class CandidateLog:
                 digest=candidate.digest, calls=self._count_calls(), cost=candidate.cost, score=score
             )
             if self._path is not None:
-                with self._path.open("a", encoding="utf-8") as file:
-                    file.write(measurement.model_dump_json() + "\n")
+                safe_files.append_row(self._path, measurement.model_dump_json())
         candidate.measured_at, candidate.cost = measurement.calls, measurement.cost
 
     def best(self, ids: Collection[str]) -> Candidate | None:

@@ -37,7 +37,7 @@ from rlm_dspy.tuning import feedback, scoring
 from rlm_dspy.tuning.contenders import Contender
 from rlm_dspy.tuning.data import inputs_of
 from rlm_dspy.tuning.metered_engine import PrefixMeter
-from rlm_dspy.tuning.metrics import Metric
+from rlm_dspy.tuning.metrics import Metric, evidence_of
 
 Status = Literal["submitted", "extracted", "stopped", "failed"]
 
@@ -268,8 +268,7 @@ class Evaluation:
             return
         with self._lock:
             self.journal.parent.mkdir(parents=True, exist_ok=True)
-            with self.journal.open("a", encoding="utf-8") as file:
-                file.write(json_output.redacted_json(row.model_dump(), self.redactor) + "\n")
+            safe_files.append_row(self.journal, json_output.redacted_json(row.model_dump(), self.redactor))
 
 
 class ObservedEvaluate(dspy.Evaluate):  # type: ignore[misc]
@@ -343,11 +342,7 @@ def _failure_facts(error: BaseException | None, run: Any) -> dict[str, Any]:
 
 def _count_quotes(prediction: Any, example: Any) -> dict[str, int]:
     """Count the quotes, and how many of them are in the context, the same way for every side."""
-    evidence = prediction.get("evidence")
-    if isinstance(evidence, list):
-        quotes = [item for item in evidence if isinstance(item, Evidence)]
-    else:
-        quotes = []
+    quotes = [item for item in evidence_of(prediction) if isinstance(item, Evidence)]
     values = inputs_of(example)
     for name, value in values.items():
         if isinstance(value, Context):

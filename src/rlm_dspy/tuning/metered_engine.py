@@ -22,7 +22,7 @@ from rlm_dspy import safe_files
 from rlm_dspy._dspy import WrappedEngine, async_engine_of
 from rlm_dspy.budget import Budget, Ledger, Reservation
 from rlm_dspy.counting import estimate_tokens
-from rlm_dspy.errors import BudgetExceededError, ConfigurationError
+from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.metering import Meter, response_usage
 from rlm_dspy.run import Usage
 
@@ -88,10 +88,7 @@ class SharedBudget:
             # Calls in flight have no price yet; each is estimated as the most expensive call so far.
             if self.ledger.exhausted(cost=self._highest_cost * (self._in_flight + 1) + self.kept_back_cost):
                 raise CapReachedError("max-cost")
-            try:
-                reservation = self.ledger.reserve(size, sub_call=True)
-            except BudgetExceededError as error:
-                raise CapReachedError(error.limit.replace("max_llm_calls", "max-calls").replace("_", "-")) from error
+            reservation = self.ledger.reserve(size, sub_call=True)
             self._in_flight += 1
             return reservation
 
@@ -102,8 +99,7 @@ class SharedBudget:
             reservation.settle(usage)
             self._note_cost(usage)
             if self._log is not None:
-                with self._log.open("a", encoding="utf-8") as file:
-                    file.write(usage.model_dump_json() + "\n")
+                safe_files.append_row(self._log, usage.model_dump_json())
 
 
 class BudgetPhase:

@@ -142,8 +142,8 @@ def _graded_score(example: Any, prediction: Any) -> float:
 
 def _evidence_share(example: Any, prediction: Any) -> float:
     """Return the share of quotes that the host found and that contain the proof of the answer."""
-    quotes = [item for item in _evidence_of(prediction) if item.match is not None]
-    claimed = len(_evidence_of(prediction))
+    quotes = [item for item in evidence_of(prediction) if item.match is not None]
+    claimed = len(evidence_of(prediction))
     if not claimed:
         return float(is_absent(example.get("answer")))
     proofs = example.get("support") or scoring.listed_items(example.get("answer"))
@@ -163,7 +163,8 @@ def supports(quote: str, proof: Any) -> bool:
     return bool(re.search(rf"(?<!\w){re.escape(needed)}(?!\w)", said)) or (len(said) >= 12 and said in needed)
 
 
-def _evidence_of(prediction: Any) -> list[Any]:
+def evidence_of(prediction: Any) -> list[Any]:
+    """Return the quotes of a prediction; empty if it has no evidence."""
     evidence = prediction.get("evidence")
     if not isinstance(evidence, list):
         return []

@@ -122,11 +122,11 @@ def plan(optimizer: str, max_calls: int, *, train: int, val: int, test: int, rat
     return Plan(optimizer, train, val, test, max_calls, rate, rollouts, settings)
 
 
-def _gepa(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+def _fit_gepa(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     return left, {"max_metric_calls": left, "reflection_minibatch_size": min(3, train)}
 
 
-def _mipro(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+def _fit_mipro(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     # Each candidate set of demos runs the teacher on a few questions; each trial runs a candidate on the whole val set.
     candidates = max(2, min(8, left // (4 * max(1, val))))
     sets = candidates * min(train, 4)
@@ -134,13 +134,13 @@ def _mipro(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     return sets + (trials + 1) * val, {"num_candidates": candidates, "num_trials": trials}
 
 
-def _bootstrap(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+def _fit_bootstrap(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     each = val + min(train, 8)
     candidates = max(0, min(16, left // each - 3))
     return (candidates + 3) * each, {"num_candidate_programs": candidates}
 
 
-def _simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
+def _fit_simba(left: int, train: int, val: int) -> tuple[int, dict[str, Any]]:
     # A step runs a batch with several programs, twice; at the end the winners run on all questions.
     batch, candidates, whole = min(8, train), 3, train + val
     step = batch * (2 * candidates + 1)
@@ -156,9 +156,6 @@ def measured_rate(place: Path, model: str) -> UsageRate:
     """Return the rate that earlier evaluations of a model measured, if their journal exists."""
     rows = safe_files.read_rows(place, Row.model_validate_json)
     return UsageRate.of([row for row in rows if row.side == "rlm" and row.model == model])
-
-
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -278,7 +275,14 @@ class Optimization:
             ``resume`` was not set for.
     """
 
-    def __init__(self, job: OptimizationJob, plan: Plan, *, resume: bool = False, say: Say = lambda text: None) -> None:
+    def __init__(
+        self,
+        job: OptimizationJob,
+        plan: Plan,
+        *,
+        resume: bool = False,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
         self.job = job
         self.plan = plan
         self.say = say
@@ -430,7 +434,7 @@ class Optimization:
 
     # --- the optimizers ----------------------------------------------------------------------------------------
 
-    def _gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
+    def _compile_gepa(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
         compiled = dspy.GEPA(
             metric=metric,
@@ -449,7 +453,7 @@ class Optimization:
                 self.parents.record(text, texts[above[0]])
         return compiled
 
-    def _mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
+    def _compile_mipro(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job, trials = self.job, settings["num_trials"]
         return dspy.MIPROv2(
             metric=metric,
@@ -464,13 +468,13 @@ class Optimization:
             verbose=False,
         ).compile(base, trainset=list(job.train), valset=list(job.val), num_trials=trials, minibatch=False)
 
-    def _bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
+    def _compile_bootstrap(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
         return dspy.BootstrapFewShotWithRandomSearch(
             metric=metric, max_bootstrapped_demos=3, max_labeled_demos=4, num_threads=job.threads, **settings
         ).compile(base, trainset=list(job.train), valset=list(job.val))
 
-    def _simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
+    def _compile_simba(self, base: Any, metric: Metric, settings: dict[str, Any]) -> Any:
         job = self.job
         return dspy.SIMBA(
             metric=metric.explained, max_demos=2, prompt_model=self.prompt_lm, num_threads=job.threads, **settings
@@ -488,10 +492,14 @@ class Recipe:
 
 
 OPTIMIZERS = {
-    "gepa": Recipe(lambda train, val: val + 6, _gepa, Optimization._gepa),
-    "mipro": Recipe(lambda train, val: 2 * min(train, 4) + 2 * val, _mipro, Optimization._mipro, ("optuna", "numpy")),
-    "bootstrap": Recipe(lambda train, val: min(train, 8) + 2 * val, _bootstrap, Optimization._bootstrap),
-    "simba": Recipe(lambda train, val: 7 * min(8, train) + 2 * (train + val), _simba, Optimization._simba, ("numpy",)),
+    "gepa": Recipe(lambda train, val: val + 6, _fit_gepa, Optimization._compile_gepa),
+    "mipro": Recipe(
+        lambda train, val: 2 * min(train, 4) + 2 * val, _fit_mipro, Optimization._compile_mipro, ("optuna", "numpy")
+    ),
+    "bootstrap": Recipe(lambda train, val: min(train, 8) + 2 * val, _fit_bootstrap, Optimization._compile_bootstrap),
+    "simba": Recipe(
+        lambda train, val: 7 * min(8, train) + 2 * (train + val), _fit_simba, Optimization._compile_simba, ("numpy",)
+    ),
 }
 
 

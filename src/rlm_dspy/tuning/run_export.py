@@ -244,10 +244,7 @@ def expected_answers(rows: Iterable[tuple[int, Mapping[str, Any]]]) -> ExpectedA
     return ExpectedAnswers(found)
 
 
-Say = Callable[[str], None]
-
-
-def note_skipped(export: RunExport, say: Say) -> None:
+def note_skipped(export: RunExport, say: Callable[[str], None]) -> None:
     """Say how many runs were left out, a line for each reason."""
     for reason, count in export.skipped.most_common():
         say(f"{counted_noun(count, 'run')} skipped: {reason}.")

@@ -94,11 +94,6 @@ class FieldSchema(BaseModel):
         whole = self.json_schema or {}
         return SchemaReader(whole, is_pydantics=True).type_of(whole, self.name)
 
-    @property
-    def limits(self) -> dict[str, Any]:
-        """The limits of the field's own values, by pydantic's names, which a prompt names."""
-        return limits_of(self.json_schema or {})
-
 
 class SerializableSignature(BaseModel):
     """A signature that can be saved as JSON.
@@ -135,7 +130,8 @@ class SerializableSignature(BaseModel):
         for described in self.inputs:
             fields[described.name] = (described.annotation, dspy.InputField(desc=described.description))
         for described in self.outputs:
-            limited = dspy.OutputField(desc=described.description, **described.limits)
+            limits = limits_of(described.json_schema or {})  # which a prompt names
+            limited = dspy.OutputField(desc=described.description, **limits)
             fields[described.name] = (described.annotation, limited)
         restored: type[dspy.Signature] = dspy.Signature(fields, self.instructions)
         return restored

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import zipfile
 import zlib
@@ -32,21 +30,6 @@ DAMAGED_ERRORS = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipF
 def room_for(size: int) -> UnpackAllowance:
     """Return the allowance for unpacking a file of this size in bytes, nested files included."""
     return UnpackAllowance(min(MOST_BYTES, max(_HARMLESS_BYTES, size * _MAX_RATIO)), MOST_MEMBERS)
-
-
-def read_gzip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the file in a gzip file."""
-    yield _single_member(gzip.open, data, name, "gz", room)
-
-
-def read_bzip2(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the file in a bzip2 file."""
-    yield _single_member(bz2.open, data, name, "bz2", room)
-
-
-def read_xz(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member]:
-    """Yield the file in an xz file."""
-    yield _single_member(lzma.open, data, name, "xz", room)
 
 
 def read_zip(data: bytes, name: str, room: UnpackAllowance) -> Iterator[Member | SkippedMember]:
@@ -87,9 +70,18 @@ def _member_name(info: zipfile.ZipInfo) -> str:
         return raw.decode(guess_encoding(raw, dos=True), "replace")
 
 
-def _single_member(
-    opened: Callable[[IO[bytes]], Any], data: bytes, name: str, ending: str, room: UnpackAllowance
-) -> Member:
+def read_compressed(
+    opened: Callable[[IO[bytes]], Any], ending: str, data: bytes, name: str, room: UnpackAllowance
+) -> Iterator[Member]:
+    """Yield the file in a compressed one.
+
+    Args:
+        opened: opens the compressed file.
+        ending: its usual extension, which is cut from its name.
+        data: its bytes.
+        name: its name.
+        room: what it may still unpack to.
+    """
     if room.bytes <= 0:
         raise UnreadableError(_FULL)
     note = ""
@@ -106,7 +98,7 @@ def _single_member(
         inside = plain[: -len(ending) - 1]
     else:
         inside = plain
-    return Member(inside, b"".join(pieces), note)
+    yield Member(inside, b"".join(pieces), note)
 
 
 def _within(file: IO[bytes], packed: int, room: UnpackAllowance, pieces: list[bytes]) -> bytes:

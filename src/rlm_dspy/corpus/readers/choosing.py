@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import gzip
+import lzma
 import zipfile
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint, entry_points
@@ -28,9 +31,9 @@ _KINDS = {
 
 _MARKUP = frozenset({"html", "notebook", "e-mail"})
 _PACKED = {
-    b"\x1f\x8b": Unpacker("gzip", archives.read_gzip),
-    b"BZh": Unpacker("bzip2", archives.read_bzip2),
-    b"\xfd7zXZ\0": Unpacker("xz", archives.read_xz),
+    b"\x1f\x8b": Unpacker("gzip", functools.partial(archives.read_compressed, gzip.open, "gz")),
+    b"BZh": Unpacker("bzip2", functools.partial(archives.read_compressed, bz2.open, "bz2")),
+    b"\xfd7zXZ\0": Unpacker("xz", functools.partial(archives.read_compressed, lzma.open, "xz")),
 }
 _OFFICE = {"word/": "docx", "ppt/": "pptx", "xl/": "xlsx"}
 _ARROW = (b"ARROW1\0\0", b"FEA1")

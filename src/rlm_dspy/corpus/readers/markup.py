@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from rlm_dspy.corpus.corpus import LineMark
-from rlm_dspy.corpus.decoding import decode, decode_declared, page_charset
+from rlm_dspy.corpus.decoding import decode, decode_declared, joined_notes, page_charset
 from rlm_dspy.corpus.readers import converter
-from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS
+from rlm_dspy.corpus.readers.office.pieces import MOST_CHARS, NO_TEXT
 from rlm_dspy.corpus.readers.reader import Converted, UnreadableError
 
 _MAX_HTML_BYTES = 30_000_000  # bytes of HTML that are parsed; larger pages are read unparsed
-_TEXTLESS = "no text in it"  # why a page that only draws is not read
 
 
 def read_html(data: bytes, name: str, charset: str | None = None, encoding: str | None = None) -> Converted:
@@ -26,7 +25,7 @@ def read_html(data: bytes, name: str, charset: str | None = None, encoding: str 
     if len(data) > _MAX_HTML_BYTES:
         return Converted(text, note="too long to be parsed, so its markup is kept")
     converted = _convert_page(text)
-    return replace(converted, note="; ".join(filter(None, (note, converted.note))))
+    return replace(converted, note=joined_notes(note, converted.note))
 
 
 def _convert_page(page: str) -> Converted:
@@ -120,7 +119,7 @@ def _output_text(output: dict[str, Any], lost: list[str]) -> str:
         try:
             return _convert_page(_plain_text(page)).text
         except UnreadableError as error:
-            if str(error) == _TEXTLESS:  # graphics
+            if str(error) == NO_TEXT:  # graphics
                 return ""
             lost.append(str(error))
             return ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import csv
-import itertools
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -501,11 +500,6 @@ _EXTRACT: dict[str, Any] = {
 }
 
 
-def numbers_in(text: str) -> list[str]:
-    """Return the numbers of a text, without separators."""
-    return [re.sub("[,_]", "", number).rstrip(".") for number in _NUMBER.findall(text)]
-
-
 # Names of outputs that say no more than the question does.
 _GENERIC = {
     "answer", "answers", "result", "results", "response", "output", "reply", "final_answer", "text", "value", "count",
@@ -640,7 +634,10 @@ def _list_items(kind: str, finding: Finding) -> list[Any]:
 
 
 def _all_numbers(texts: list[str]) -> Iterator[str]:
-    return itertools.chain.from_iterable(map(numbers_in, texts))
+    """Yield the numbers of texts, without separators."""
+    for text in texts:
+        for number in _NUMBER.findall(text):
+            yield re.sub("[,_]", "", number).rstrip(".")
 
 
 def _first_integer(texts: list[str]) -> int | None:

@@ -11,7 +11,7 @@ import inspect
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 from dspy.lm15 import Message, Request, Response, TextPart, Usage, response_to_events
 
@@ -56,40 +56,28 @@ class OfflineEngine:
         return {}
 
     @classmethod
-    def load_state(cls, state: dict[str, Any]) -> OfflineEngine:
+    def load_state(cls, state: dict[str, Any]) -> Self:
         """Make the engine of a saved program."""
         return cls()
 
     def __repr__(self) -> str:
-        return "OfflineEngine()"
+        return f"{type(self).__name__}()"
 
 
-class AsyncOfflineEngine:
+class AsyncOfflineEngine(OfflineEngine):
     """The same engine for async callers; each answer takes milliseconds of pure computation."""
-
-    def __init__(self) -> None:
-        self._sync = OfflineEngine()
 
     async def complete(self, request: Request) -> Response:
         """Answer one request."""
-        return self._sync.complete(request)
+        return super().complete(request)
 
-    async def stream(self, request: Request) -> AsyncIterator[Any]:
+    async def stream(self, request: Request) -> AsyncIterator[Any]:  # type: ignore[override]
         """Answer one request as a stream of events."""
-        for event in self._sync.stream(request):
+        for event in response_to_events(super().complete(request)):
             yield event
 
     async def aclose(self) -> None:
         """Do nothing: there is nothing open."""
-
-    def dump_state(self) -> dict[str, Any]:
-        """Return the state that a saved program keeps: none."""
-        return {}
-
-    @classmethod
-    def load_state(cls, state: dict[str, Any]) -> AsyncOfflineEngine:
-        """Make the engine of a saved program."""
-        return cls()
 
 
 def answer_prompt(given: Prompt) -> str:

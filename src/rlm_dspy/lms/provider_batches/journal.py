@@ -13,7 +13,6 @@ It holds replies, and only hashes of prompts; nobody but the user can read it.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from rlm_dspy.errors import ConfigurationError
-from rlm_dspy.safe_files import try_lock
+from rlm_dspy.safe_files import append_line, try_lock
 
 
 @dataclass
@@ -64,7 +63,8 @@ class WaveJournal:
         except OSError as error:
             raise ConfigurationError(f"{path} cannot be written: {error.strerror}. Choose another file.") from error
         try:
-            self._lock_file()
+            if not try_lock(self._file):
+                raise ConfigurationError(f"another batch is using {path}; wait for it or choose another file")
             self._load_rows()
         except ConfigurationError:
             self.close()
@@ -80,15 +80,7 @@ class WaveJournal:
         with self._lock:
             if self._file is None:
                 return
-            size = os.fstat(self._file).st_size
-            try:
-                if os.write(self._file, line) < len(line):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.path))
-                if "reply" not in row:
-                    os.fsync(self._file)
-            except OSError:
-                os.ftruncate(self._file, size)
-                raise
+            append_line(self._file, line, sync="reply" not in row)
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -96,10 +88,6 @@ class WaveJournal:
             if self._file is not None:
                 os.close(self._file)
             self._file = None
-
-    def _lock_file(self) -> None:
-        if self._file is not None and not try_lock(self._file):
-            raise ConfigurationError(f"another batch is using {self.path}; wait for it or choose another file")
 
     def _load_rows(self) -> None:
         """Read the lines; an incomplete last one is removed."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import dspy
 from dspy import lm15
@@ -27,16 +26,31 @@ from rlm_dspy.metering import MOST_TOKENS, note_request
 logger = logging.getLogger(__name__)
 
 
-class AsyncWaveEngine(AsyncRoutedEngine):
+class _Wave:
+    """What the sync and the async engine share."""
+
+    def load(self) -> None:
+        """Do nothing: LiteLLM is needed only after the deadline."""
+
+    def stream(self, request: Request) -> NoReturn:
+        """Refuse: a batch has no stream.
+
+        Raises:
+            lm15.UnsupportedFeatureError: always.
+        """
+        raise lm15.UnsupportedFeatureError("A provider batch does not stream; make an ordinary call.")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class AsyncWaveEngine(_Wave, AsyncRoutedEngine):
     """Waits for a wave to bring the reply; after the waves' deadline, performs the request itself."""
 
     def __init__(self, route: Route, waves: Waves, lane: Lane) -> None:
         super().__init__(route)
         self._waves = waves
         self._lane = lane
-
-    def load(self) -> None:
-        """Do nothing: LiteLLM is needed only after the deadline."""
 
     async def complete(self, request: Request) -> Response:
         """Return the reply that a wave brings.
@@ -69,19 +83,8 @@ class AsyncWaveEngine(AsyncRoutedEngine):
         priced = replace(response, provider_data={**(response.provider_data or {}), "cost": price})
         return self._check_response(request, priced)
 
-    def stream(self, request: Request) -> AsyncIterator[Any]:
-        """Refuse: a batch has no stream.
 
-        Raises:
-            lm15.UnsupportedFeatureError: always.
-        """
-        raise _no_stream()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> AsyncWaveEngine:
-        return self
-
-
-class WaveEngine(RoutedEngine):
+class WaveEngine(_Wave, RoutedEngine):
     """Blocks until a wave has brought the reply; ``in_batch`` says that its calls have the price of a batch."""
 
     in_batch = True
@@ -90,29 +93,10 @@ class WaveEngine(RoutedEngine):
         super().__init__(route)
         self._engine = engine
 
-    def load(self) -> None:
-        """Do nothing: LiteLLM is needed only after the deadline."""
-
     def complete(self, request: Request) -> Response:
         """Return the reply that a wave brings."""
         response: Response = result_of(self._engine.complete(request))
         return response
-
-    def stream(self, request: Request) -> Iterator[Any]:
-        """Refuse: a batch has no stream.
-
-        Raises:
-            lm15.UnsupportedFeatureError: always.
-        """
-        raise _no_stream()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> WaveEngine:
-        return self
-
-
-def _no_stream() -> Exception:
-    error: Exception = lm15.UnsupportedFeatureError("A provider batch does not stream; make an ordinary call.")
-    return error
 
 
 def batched_lm(lm: dspy.LM, waves: Waves) -> dspy.LM:

@@ -33,12 +33,12 @@ from rlm_dspy.lms.provider_batches.journal import WaveJournal, WaveRecord
 from rlm_dspy.lms.provider_batches.pending import AskedQuestion, Lane, OpenWave, PendingCall, WavePace, WaveProgress
 from rlm_dspy.lms.provider_batches.protocol import BatchCall, BatchProtocol, BatchState, RowResult
 from rlm_dspy.lms.providers import Route
+from rlm_dspy.lms.rate_limits import PASSING_ERRORS
 
 logger = logging.getLogger(__name__)
 
 FALL_BACK = object()  # the result of a request that is to be made as an ordinary call
 
-_PASSING = (lm15.RateLimitError, lm15.ServerError, lm15.TransportError, lm15.TimeoutError)
 _CLOSED_STATUSES = frozenset({"expired", "cancelled", "ended", "lost"})  # what has no result was not processed
 _MOST_CALLS = 10_000  # in one batch
 _MOST_BATCH_BYTES = 64 << 20
@@ -318,7 +318,7 @@ class Waves:
                 record.batch_id = protocol.create_batch(record.wave_id, record.file_id, calls)
                 self.journal.append({"wave": record.wave_id, "batch": record.batch_id})
                 return
-            except _PASSING as error:
+            except PASSING_ERRORS as error:
                 if pause is None or getattr(error, "final", False):
                     raise
                 logger.warning("%s It is tried again.", error)
@@ -356,7 +356,7 @@ class Waves:
                 self._cancel_wave(wave)
             try:
                 state = wave.lane.protocol.fetch_state(str(wave.record.batch_id))
-            except _PASSING as error:
+            except PASSING_ERRORS as error:
                 failures += 1
                 if failures > _MOST_FAILURES:
                     raise
@@ -421,7 +421,7 @@ class Waves:
                     if not self._settle_row(wave, row):
                         strange += 1
                 break
-            except _PASSING as error:
+            except PASSING_ERRORS as error:
                 if pause is None:
                     raise
                 logger.warning("%s The results are read again.", error)
@@ -446,7 +446,7 @@ class Waves:
                 _finish_call(call, row.reply)
         elif row.status is not None:
             error = errors.row_error(wave.lane.route, row.status, row.problem)
-            self._settle_failure(wave, row.custom_id, error, again=isinstance(error, _PASSING))
+            self._settle_failure(wave, row.custom_id, error, again=isinstance(error, PASSING_ERRORS))
         return True
 
     def _settle_rest(self, wave: OpenWave, state: BatchState) -> None:

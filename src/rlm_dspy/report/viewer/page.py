@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
 from typing import Any
 
 from rlm_dspy.redact import Redactor
+from rlm_dspy.report.html_policy import content_policy, package_text
 from rlm_dspy.report.viewer.rows import RunRows, TextTable
 from rlm_dspy.report.viewer.static_page import static_lines
 from rlm_dspy.run import Run
 
 _SCRIPTS = ("nodes.js", "tree.js", "details.js", "timeline.js", "window.js")
 
-# The policy holds even if an escape is missing: no script and no style but ours, and no request to anywhere.
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <meta http-equiv="Content-Security-Policy" content="{policy}">
@@ -35,13 +32,13 @@ _PAGE = """<!doctype html>
 def html_page(runs: Sequence[Run], redactor: Redactor) -> str:
     """Return the HTML file of one run, or of two side by side."""
     texts = TextTable(redactor)
-    script, style = joined_script(), _read_file("viewer.css")
+    script, style = joined_script(), _viewer_file("viewer.css")
     title = texts.shown_text(" and ".join(f"run {run.id}" for run in runs))
     static = "\n".join(line for run in runs for line in static_lines(run, texts))
     data = [_run_data(run, texts) for run in runs]
     return _PAGE.format(
         title=escape(title),
-        policy=_content_policy(script, style),
+        policy=content_policy(style, script),
         style=style,
         static=static,
         data=embedded_json({"runs": data, "texts": texts.texts}),
@@ -51,7 +48,7 @@ def html_page(runs: Sequence[Run], redactor: Redactor) -> str:
 
 def joined_script() -> str:
     """Return the one script of the page, in a scope of its own."""
-    return "\n".join(['"use strict";', "(() => {", *map(_read_file, _SCRIPTS), "})();", ""])
+    return "\n".join(['"use strict";', "(() => {", *map(_viewer_file, _SCRIPTS), "})();", ""])
 
 
 def _run_data(run: Run, texts: TextTable) -> dict[str, Any]:
@@ -64,14 +61,5 @@ def embedded_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
-def _content_policy(script: str, style: str) -> str:
-    sources = f"script-src {_hash_source(script)}; style-src {_hash_source(style)}"
-    return f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
-
-
-def _hash_source(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
-
-
-def _read_file(name: str) -> str:
-    return files("rlm_dspy.report.viewer").joinpath(name).read_text(encoding="utf-8")
+def _viewer_file(name: str) -> str:
+    return package_text("rlm_dspy.report.viewer", name)

@@ -267,7 +267,7 @@ def _evidence_facts(item: dict[str, Any], texts: TextTable) -> Row:
     facts = {
         "quote": row["quote"],
         "around": str(item.get("around") or ""),
-        "place": json_output.evidence_location(row),
+        "place": render.evidence_location(row),
         "match": row["match"] or "",
     }
     return {name: texts.number_of(str(text)) for name, text in facts.items()} | {"weak": bool(row["weak"])}

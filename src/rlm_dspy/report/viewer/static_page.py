@@ -72,7 +72,7 @@ def _run_parts(run: Run, texts: TextTable) -> Iterator[Part]:
         if name != "evidence":
             yield from _block_lines(name, render.outputs_text({name: value}), texts)
     for row in map(json_output.evidence_row, run.evidence):
-        place = f"evidence, {json_output.evidence_location(row)}{', weak' if row['weak'] else ''}"
+        place = f"evidence, {render.evidence_location(row)}{', weak' if row['weak'] else ''}"
         yield from _block_lines(place, str(row["quote"]), texts)
     problems = list(run.warnings)
     if run.error:

@@ -148,11 +148,14 @@ def find_matches(expression: "re.Pattern[str]", data: Any, names: Iterable[Any],
             break
         left -= len(view) if full else 0
         if regex is None:
-            _search_text(re_pattern(expression), expression, data, name, places, most, around)
+            part = Part(data, name, expression, around)
+            _search_text(re_pattern(expression), part, places, most)
         else:
             part = BytesPart(data, name, expression, around, view, ascii_only)
             _search_bytes(regex, view, part, places, most)
-            places.add(part if isinstance(data, CorpusTexts) else _as_characters(part, view, ascii_only))
+            if not isinstance(data, CorpusTexts):
+                part = _as_characters(part, view, ascii_only)
+        places.add(part)
     places.full = len(places) >= MOST and not places.complete
     return Matches(store=places, order=range(len(places)))
 
@@ -166,26 +169,16 @@ def _utf8_bytes(data: Any, name: Any) -> tuple[Any, bool]:
     return memoryview(body.encode("utf-8", "surrogatepass")), body.isascii()
 
 
-def _search_text(
-    expression: "re.Pattern[str]",
-    written: "re.Pattern[str]",
-    data: Any,
-    name: Any,
-    places: Places,
-    most: int,
-    around: int,
-) -> None:
-    part = Part(data, name, written, around)
+def _search_text(regex: "re.Pattern[str]", part: Part, places: Places, most: int) -> None:
     left = most - len(places)
-    for match in expression.finditer(part.body):
+    for match in regex.finditer(part.body):
         part.starts.append(match.start())
         part.ends.append(match.end())
         if len(part.starts) >= left:
             places.complete = False
             break
-    places.add(part)
     if part.starts:
-        places.counts[name or ""] = len(part.starts)
+        places.counts[part.name or ""] = len(part.starts)
 
 
 def _search_bytes(regex: Any, view: Any, part: Part, places: Places, most: int) -> None:

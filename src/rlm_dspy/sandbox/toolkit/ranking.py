@@ -49,7 +49,7 @@ _ENDINGS = (
 # Between a small letter and a capital, before the last of several capitals, and before a number after two letters.
 _HUMP = r"(?=[A-Z0-9])(?:(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[^\W\d_]{2})(?=\d))"
 _WORD = r"[^\W_]+"
-_DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts without spaces between words
+DENSE = r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"  # scripts without spaces between words
 
 Term = tuple[tuple[str, ...], tuple[str, ...], float]  # consecutive stems, substrings to search for, weight
 
@@ -68,7 +68,7 @@ class Query:
             terms[(root,)] = ((root,), tuple(dict.fromkeys((word[: len(root)], root))), 1.0)
         for name in re.findall(r"\w+(?:[.:/-]\w+)*", text):
             parts = words_of(name)
-            if len(parts) > 1 and not re.search(_DENSE, name):
+            if len(parts) > 1 and not re.search(DENSE, name):
                 needles = (_lowered_text(name), "_".join(parts), "".join(parts))
                 stems = tuple(stem(part) for part in parts)
                 terms[stems] = (stems, tuple(dict.fromkeys(needles)), 1.5)
@@ -137,13 +137,13 @@ def words_of(text: str) -> list[str]:
 @functools.lru_cache(50_000)
 def _word_parts(word: str) -> tuple[str, ...]:
     parts = re.findall(_WORD, _lowered_text(split_names(word)))
-    if word.isascii() or not re.search(_DENSE, word):
+    if word.isascii() or not re.search(DENSE, word):
         return tuple(parts)
     return tuple(pair for part in parts for pair in _letter_pairs(part))
 
 
 def _letter_pairs(word: str) -> list[str]:
-    if len(word) < 2 or not re.search(_DENSE, word):
+    if len(word) < 2 or not re.search(DENSE, word):
         return [word]
     return [word[at : at + 2] for at in range(len(word) - 1)]
 
@@ -164,10 +164,7 @@ def rank_passages(data: Any, names: Sequence[Any], query: Query, limit: int) -> 
     if not counts:
         return []
     totals = [sum(column) for column in zip(*counts, strict=True)]
-    weights = [
-        weight * math.log(1 + (passages + 0.5) / (min(total, passages) + 0.5))
-        for (_, _, weight), total in zip(terms, totals, strict=True)
-    ]
+    weights = term_weights(terms, totals, passages)
     chosen = _rarest_terms(totals)
     rough: dict[tuple[int, int], float] = {}
     for number, name in enumerate(names):
@@ -178,6 +175,14 @@ def rank_passages(data: Any, names: Sequence[Any], query: Query, limit: int) -> 
     places = [(names[number], at) for number, at in sorted(best)]
     scored = scored_passages(lambda name: read(data, name), places, query, weights)
     return [passage_record(data, name, at, score) for score, name, at in scored[:limit]]
+
+
+def term_weights(terms: Sequence[Term], totals: Sequence[int], passages: int) -> list[float]:
+    """Return the weight of each term: the fewer of the passages have it, the higher."""
+    return [
+        weight * math.log(1 + (passages + 0.5) / (min(total, passages) + 0.5))
+        for (_, _, weight), total in zip(terms, totals, strict=True)
+    ]
 
 
 def _rarest_terms(totals: Sequence[int]) -> list[int]:

@@ -206,7 +206,7 @@ def echo_value(value: Any, cap: int) -> str:
     if isinstance(value, str | bytes) and len(value) > 4 * cap:
         half = repr(value[: 2 * cap]), repr(value[-2 * cap :])
         return output.shorten(half[0], half[1], len(value), cap)
-    return output.without_addresses(output.clip(repr(value), cap)[0])
+    return output.without_addresses(output.clip(repr(value), cap))
 
 
 def cell_traceback(error: BaseException) -> str:
@@ -216,7 +216,7 @@ def cell_traceback(error: BaseException) -> str:
     try:
         summary = traceback.TracebackException.from_exception(error, compact=True)
         _own_lines(summary)
-        return output.without_addresses(output.clip("".join(summary.format()).strip(), MAX_TRACEBACK)[0])
+        return output.without_addresses(output.clip("".join(summary.format()).strip(), MAX_TRACEBACK))
     except BaseException:
         return _name_and_text(error)
 
@@ -224,7 +224,7 @@ def cell_traceback(error: BaseException) -> str:
 def _name_and_text(error: BaseException) -> str:
     """Return an exception's name and text when its traceback cannot be made."""
     try:
-        return output.clip(f"{type(error).__name__}: {error}", MAX_TRACEBACK)[0]
+        return output.clip(f"{type(error).__name__}: {error}", MAX_TRACEBACK)
     except BaseException:
         return f"{type(error).__name__}: (this exception cannot be shown)"
 
@@ -242,7 +242,7 @@ def error_summary(error: BaseException) -> str:
     import traceback
 
     try:
-        return output.clip("".join(traceback.format_exception_only(type(error), error)).strip(), MAX_TRACEBACK)[0]
+        return output.clip("".join(traceback.format_exception_only(type(error), error)).strip(), MAX_TRACEBACK)
     except BaseException:
         return type(error).__name__
 

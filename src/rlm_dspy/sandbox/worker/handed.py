@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Callable
 from mmap import MAP_PRIVATE, PROT_READ, mmap
 from os import close
 from typing import Any
 
 from . import own, tables, values
+from .zstr import Maker
 
 WIDE = {1: "latin-1", 2: "utf-16-le", 4: "utf-32-le"}
-
-Zstr = Callable[[int, int, int, bool], "str | None"]
 
 
 class ReceiveVariableError(Exception):
@@ -25,7 +23,7 @@ class ReceiveVariableError(Exception):
 
 
 def receive_variables(
-    parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
+    parcels: list[dict[str, Any]], descriptors: deque[int], namespace: dict[str, Any], zstr: Maker | None, toolkit: Any
 ) -> None:
     """Put each parcel's value into the namespace; all descriptors of the message are consumed in any case."""
     wanted = sum((parcel.get("size") is not None) + ("index_size" in parcel) for parcel in parcels)
@@ -43,7 +41,7 @@ def receive_variables(
 
 
 def _receive_variable(
-    parcel: dict[str, Any], descriptors: deque[int], namespace: dict[str, Any], zstr: Zstr | None, toolkit: Any
+    parcel: dict[str, Any], descriptors: deque[int], namespace: dict[str, Any], zstr: Maker | None, toolkit: Any
 ) -> None:
     name = parcel["name"]
     if parcel.get("size") is not None:
@@ -69,7 +67,7 @@ def _receive_variable(
                 close(used)
 
 
-def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None, toolkit: Any) -> Any:
+def _opened_value(parcel: dict[str, Any], descriptor: int, zstr: Maker | None, toolkit: Any) -> Any:
     kind = parcel["kind"]
     if kind == "value":
         return values.decode(parcel["v"], values.Record)
@@ -96,7 +94,7 @@ def _mapped_bytes(descriptor: int, size: int) -> memoryview:
     return memoryview(mmap(descriptor, size, MAP_PRIVATE, PROT_READ))  # MAP_SHARED would need Linux 6.7
 
 
-def _mapped_text(parcel: dict[str, Any], descriptor: int, zstr: Zstr | None) -> str:
+def _mapped_text(parcel: dict[str, Any], descriptor: int, zstr: Maker | None) -> str:
     width, chars = parcel["width"], parcel["chars"]
     if zstr is not None:
         text = zstr(descriptor, chars, width, parcel["ascii"])

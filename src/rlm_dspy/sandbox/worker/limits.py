@@ -55,7 +55,6 @@ def _lower_limit(limit: int, most: int) -> None:
 
 
 def limit_cpu(seconds: float) -> None:
-    """Request SIGXCPU after this many more seconds of CPU time; 0 sets no limit."""
-    if seconds:
-        soft = int(process_time() + seconds) + 1
-        setrlimit(RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))
+    """Request SIGXCPU after this many more seconds of CPU time."""
+    soft = int(process_time() + seconds) + 1
+    setrlimit(RLIMIT_CPU, (min(soft, CPU_LIMIT), CPU_LIMIT))

@@ -94,7 +94,7 @@ def import_refusal(module: str) -> str:
     return f"import of {root!r} {REFUSED}. {advice}"
 
 
-def guarded_builtins(extra: frozenset[str] = frozenset()) -> dict[str, Any]:
+def guarded_builtins(extra: frozenset[str]) -> dict[str, Any]:
     """Return the builtins for cells."""
     names = dict(vars(builtins))
     original = builtins.__import__
@@ -157,7 +157,7 @@ def _exit_cell(code: Any = None) -> None:
     raise SystemExit(code)
 
 
-def hopeless_reason(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str] = frozenset()) -> str | None:
+def hopeless_reason(tree: ast.Module, namespace: dict[str, Any], extra: frozenset[str]) -> str | None:
     """Return why this cell cannot work, if an unconditional statement needs something that does not exist here."""
     own = set(namespace)
     for statement in tree.body:

@@ -72,11 +72,11 @@ def shorten(head: str, tail: str, total: int, cap: int) -> str:
     return head[:first] + marker + ((head + tail)[-last:] if last else "")
 
 
-def clip(text: str, cap: int) -> tuple[str, bool]:
-    """Return ``text`` within ``cap`` characters and whether it was cut."""
+def clip(text: str, cap: int) -> str:
+    """Return ``text`` within ``cap`` characters."""
     if len(text) <= cap:
-        return text, False
-    return shorten(text[:cap], text[-cap:], len(text), cap), True
+        return text
+    return shorten(text[:cap], text[-cap:], len(text), cap)
 
 
 def without_addresses(text: str) -> str:

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from . import awaiting, evaluate, forks, handed, limits, modules, output, own, values
-from .wire import Message, Wire, encoded_frame, refuse_many_values
+from .wire import TOKEN_BYTES, Message, Wire, encoded_frame, refuse_many_values
 
 MAX_RESULT = 16 << 20
 MAX_NAMES = 10_000
@@ -25,7 +25,6 @@ MAX_VALUE = 10_000  # characters of a last expression's repr up to which its val
 MAX_DATA = 1 << 18  # bytes of its JSON, because a cell's own class may have a short repr
 MAX_HITS = 100  # of a last expression whose value is sent too
 MAX_QUOTED_CHARS = 80  # characters of an argument that an error quotes
-TOKEN_BYTES = 16
 
 
 class CellInterrupted(KeyboardInterrupt):

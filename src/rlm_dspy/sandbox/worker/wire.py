@@ -26,12 +26,14 @@ with suppress(ImportError):  # Windows, where the host needs only what counts an
     from select import POLLIN, poll
 
 MAX_FRAME = 32 << 20
+MAX_MESSAGE_BYTES = 1 << 18  # between the host and the zygote
+TOKEN_BYTES = 16  # that a session's sleeping copy is woken with
 MAX_VALUES = 500_000  # of one message: parsing this many takes the host half a second, whatever they are
 MAX_COMMAND = 1 << 30  # the host is trusted, but never wait for an invalid length
 CHUNK_BYTES = 1 << 16
 MAX_DESCRIPTORS = 253  # the kernel's limit per message
 
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
 
 # An unterminated string extends to the end; otherwise each quotation mark in it would start a new search.
 _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+(?:"|\\?\Z)', re.DOTALL)
@@ -75,7 +77,7 @@ def encoded_frame(message: Message) -> bytes:
     if len(body) > MAX_FRAME:
         raise ValueError(f"message of {len(body):,} bytes; the limit is {MAX_FRAME:,}")
     refuse_many_values(body, "the message")
-    return _LENGTH.pack(len(body)) + body
+    return LENGTH.pack(len(body)) + body
 
 
 class Wire:
@@ -174,7 +176,7 @@ class Wire:
                 self.descriptors.extend(received)
         self._incoming += data
         while len(self._incoming) >= 4:
-            (length,) = _LENGTH.unpack_from(self._incoming)
+            (length,) = LENGTH.unpack_from(self._incoming)
             if length > MAX_COMMAND:
                 _exit(1)
             if len(self._incoming) < 4 + length:

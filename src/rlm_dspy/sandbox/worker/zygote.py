@@ -25,8 +25,8 @@ from typing import Any, NoReturn
 
 from . import bpf, bytecode_importer, confine, evaluate, limits, modules, places, repl_session, zstr
 from .repl_session import WorkerSession
+from .wire import MAX_MESSAGE_BYTES
 
-MAX_MESSAGE_BYTES = 1 << 18
 IDLE_MS = 20
 LATE_IMPORT_BYTES = 16 << 20  # memory for modules imported after the measurement
 # Address space for contexts, which may be as large as the machine's memory, and for reserved stacks and heaps.

@@ -9,7 +9,6 @@ from typing import Any
 
 import dspy
 
-from rlm_dspy._version import __version__
 from rlm_dspy.counting import counted_noun
 from rlm_dspy.tuning import program
 from rlm_dspy.tuning.candidate_log import Candidate
@@ -47,7 +46,7 @@ def outcome_report(job: OptimizationJob, outcome: Outcome) -> dict[str, Any]:
             _candidate_facts(candidate, ids, outcome) for candidate in outcome.candidate_log.candidates.values()
         ],
         "dspy": dspy.__version__,
-        "versions": package_versions(__version__),
+        "versions": package_versions(),
         "written": time_stamp(),
     }
 

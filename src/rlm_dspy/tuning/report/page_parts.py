@@ -1,20 +1,15 @@
-"""The parts that pages share: a safe document, escaped texts that are cut, tables, facts.
-
-A page is one file that requests nothing. Its policy allows only its own style and script, by their hashes, so that a
-text from a model would stay text even if an escape were missing.
-"""
+"""The parts that pages share: a safe document, escaped texts that are cut, tables, facts."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from html import escape
 from importlib import metadata
-from importlib.resources import files
 
+from rlm_dspy._version import __version__
+from rlm_dspy.report.html_policy import content_policy, package_text
 from rlm_dspy.report.render import printable_text
 
 CELL_CHARS = 300  # of a text that are always shown
@@ -106,14 +101,11 @@ def page_html(title: str, body: Iterable[str], *, script: str = "") -> str:
         body: parts of HTML.
         script: the name of a script of this package.
     """
-    style = _package_text("page.css")
-    code = _package_text(script) if script else ""
-    scripts = f"'{_content_hash(code)}'" if code else "'none'"
-    sources = f"style-src '{_content_hash(style)}'; script-src {scripts}"
-    policy = f"default-src 'none'; {sources}; base-uri 'none'; form-action 'none'"
+    style = package_text("rlm_dspy.tuning.report", "page.css")
+    code = package_text("rlm_dspy.tuning.report", script) if script else ""
     parts = [
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        f'<meta http-equiv="Content-Security-Policy" content="{content_policy(style, code)}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="referrer" content="no-referrer"><meta name="color-scheme" content="light dark">',
         f"<title>{safe_text(title)}</title><style>{style}</style></head><body>",
@@ -126,23 +118,14 @@ def page_html(title: str, body: Iterable[str], *, script: str = "") -> str:
     return "\n".join(parts)
 
 
-def _package_text(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
-
-
-def _content_hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"sha256-{base64.b64encode(digest).decode()}"
-
-
 def time_stamp() -> str:
     """Return the date, time and time zone."""
     return datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
-def package_versions(own: str) -> str:
+def package_versions() -> str:
     """Return the versions that a result depends on, as far as they are installed."""
-    versions = [f"rlm-dspy {own}"]
+    versions = [f"rlm-dspy {__version__}"]
     installed = {each.name for each in metadata.distributions() if each.name in _PACKAGES}
     versions += [f"{name} {metadata.version(name)}" for name in _PACKAGES if name in installed]
     return ", ".join([*versions, f"Python {platform.python_version()}"])

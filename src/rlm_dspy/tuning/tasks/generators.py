@@ -106,12 +106,6 @@ class Draw:
             chars -= sum(map(len, batch)) + len(batch)
         return lines
 
-    def hide_lines(self, lines: Sequence[str]) -> str:
-        """Hide lines at random places in a filler text of this draw's size."""
-        shuffled = list(lines)
-        self.rng.shuffle(shuffled)
-        return self.spread_lines(shuffled)
-
     def spread_lines(self, lines: Sequence[str]) -> str:
         """Spread lines over a filler text of this draw's size, keeping their order."""
         filler = self.filler_lines(self.chars - sum(len(line) + 1 for line in lines))
@@ -131,11 +125,12 @@ def needle(draw: Draw) -> Item:
     sought = [f"The access code of {place} is {code}." for code in codes]
     others = draw.names(draw.by_level(0, max(5, draw.chars // 4_000), max(5, draw.chars // 4_000)), 3)
     lines = sought + [f"The access code of {other} is {draw.code()}." for other in others[:3_000]]
+    draw.rng.shuffle(lines)
     many = len(codes) > 1
     return Item(
         task="needle",
         level=draw.level,
-        context=draw.hide_lines(lines),
+        context=draw.spread_lines(lines),
         question=f"What are all access codes of {place}?" if many else f"What is the access code of {place}?",
         answer=sorted(codes) if many else codes[0],
         scorer="set_f1" if many else "exact",

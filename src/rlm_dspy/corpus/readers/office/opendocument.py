@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
 from .parts import Package, all_named, child_of, local_name, value_of
-from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked
+from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked, whole_number
 
 MOST_CELLS = 20_000_000  # of a spreadsheet
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, LibreOffice's limits
@@ -184,7 +184,7 @@ class _Story:
                 else:
                     level = "0"
                 text = self.with_marks(child, self.inline(child))
-                mark = "#" * min(int(level) if level.isdecimal() else 1, 6)
+                mark = "#" * min(whole_number(level, 1), 6)
                 if text.strip():
                     text = (f"{mark} " if mark else before) + text
                 yield text
@@ -196,7 +196,7 @@ class _Story:
             elif name == "table-row":
                 self._inside += 1
                 yield "\t".join(
-                    map(self.cell, (one for one in child if local_name(one).endswith("table-cell")))
+                    map(self.one_line, (one for one in child if local_name(one).endswith("table-cell")))
                 ).rstrip()
                 self._inside -= 1
             elif name in self._writers:
@@ -213,9 +213,9 @@ class _Story:
         waiting, self._beside = self._beside, []
         return waiting
 
-    def cell(self, cell: Element | list[Element]) -> str:
-        """Return the text of a table cell on one line."""
-        return " ".join(" ".join(self.blocks(cell)).split())
+    def one_line(self, element: Element | list[Element]) -> str:
+        """Return the text in an element, such as a table cell, on one line."""
+        return " ".join(" ".join(self.blocks(element)).split())
 
     def inline(self, parent: Element) -> str:
         """Return the text in an element, with runs of spaces collapsed."""
@@ -237,7 +237,7 @@ class _Story:
 
     def _repeated_spaces(self, element: Element) -> str:
         count = value_of(element, "c", default="1")
-        return " " * min(int(count) if count.isdecimal() else 1, _MOST_SPACES)
+        return " " * min(whole_number(count, 1), _MOST_SPACES)
 
     def _link_text(self, element: Element) -> str:
         text, address = self.inline(element), value_of(element, "href")
@@ -249,14 +249,14 @@ class _Story:
     def _note_mark(self, element: Element) -> str:
         kind = value_of(element, "note-class", default="footnote")
         self._notes += 1
-        text = " ".join(" ".join(_Story(self._looks).blocks(element)).split())
+        text = _Story(self._looks).one_line(element)
         self._beside.append(f"[{kind} {self._notes}] {text}")
         if kind == "footnote":
             return f"[{self._notes}]"
         return f"[{kind} {self._notes}]"
 
     def _collect_comment(self, element: Element) -> str:
-        text = " ".join(" ".join(_Story(self._looks).blocks(element)).split())
+        text = _Story(self._looks).one_line(element)
         self._beside += [f"[comment] {text}"] if text else []
         return ""
 
@@ -302,7 +302,7 @@ def _sheet_rows(table: Element, limit: _Limit, looks: Looks, drawn: list[str]) -
     empty = 0
     for row in all_named(table, "table-row"):
         line = _sheet_row(row, limit, looks, drawn)
-        times = min(_repeat_count(row, "number-rows-repeated"), _MOST_ROWS - len(rows) - empty)
+        times = min(whole_number(value_of(row, "number-rows-repeated"), 1), _MOST_ROWS - len(rows) - empty)
         if not line:
             empty += max(0, times)
             continue
@@ -325,7 +325,7 @@ def _sheet_row(row: Element, limit: _Limit, looks: Looks, drawn: list[str]) -> s
             text = ""
         else:
             text = _cell_value(cell, looks, drawn)
-        times = min(_repeat_count(cell, "number-columns-repeated"), _MOST_COLUMNS - len(cells) - empty)
+        times = min(whole_number(value_of(cell, "number-columns-repeated"), 1), _MOST_COLUMNS - len(cells) - empty)
         if not text:
             empty += max(0, times)
             continue
@@ -342,25 +342,20 @@ def _sheet_row(row: Element, limit: _Limit, looks: Looks, drawn: list[str]) -> s
 def _cell_value(cell: Element, looks: Looks, drawn: list[str]) -> str:
     """Return the displayed value of a cell: dates as ISO 8601, formulas without a stored value as written."""
     drawn += _Story(looks).blocks([one for one in cell if local_name(one) not in _IN_CELLS])
-    text = _Story(looks).cell([one for one in cell if local_name(one) in _IN_CELLS and local_name(one) != "annotation"])
+    text = _Story(looks).one_line(
+        [one for one in cell if local_name(one) in _IN_CELLS and local_name(one) != "annotation"]
+    )
     kind, formula = value_of(cell, "value-type"), value_of(cell, "formula")
     if kind == "date" and value_of(cell, "date-value"):
         text = value_of(cell, "date-value").replace("T00:00:00", "").replace("T", " ")
     elif not text:
         text = value_of(cell, "value") or (formula.partition(":")[2] if not kind else "")
     text = _Story(looks).with_marks(cell, text)
-    comments = [_Story(looks).cell(one) for one in cell if local_name(one) == "annotation"]
+    comments = [_Story(looks).one_line(one) for one in cell if local_name(one) == "annotation"]
     comment = " / ".join(filter(None, comments))
     if comment:
         text = f"{text} [comment: {comment}]"
     return text.strip()
-
-
-def _repeat_count(element: Element, name: str) -> int:
-    times = value_of(element, name, default="1")
-    if times.isdecimal() and len(times) < 9:
-        return int(times)
-    return 1
 
 
 def _collapsed_spaces(text: str | None) -> str:

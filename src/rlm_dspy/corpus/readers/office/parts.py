@@ -1,11 +1,10 @@
-"""The parts of office archives and their XML; and the repair of truncated PDFs under a new page list."""
+"""The parts of office archives and their XML."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import posixpath
-import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -16,46 +15,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 from xml.parsers import expat
 
-from .pieces import Notes, RefusedError, joined_with_and
-
-_OBJECT = re.compile(rb"(?:^|[\r\n\s])(\d{1,8})\s+0\s+obj\b")
-_PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
-_FIELD = re.compile(rb"/Subtype\s*/Widget\b")
-_MOST_PAGES = 100_000
-
-
-def repaired_pdf(data: bytes) -> bytes:
-    """Return a PDF of the pages whose objects are intact.
-
-    Raises:
-        ValueError: There are no such pages.
-    """
-    end = data.rfind(b"endobj") + len(b"endobj")
-    starts = [(int(one[1]), one.end()) for one in _OBJECT.finditer(data, 0, end)]
-    pages: list[int] = []
-    fields: list[bytes] = []
-    highest = 0
-    for position, (number, start) in enumerate(starts):
-        highest = max(highest, number)
-        if position + 1 < len(starts):
-            following = starts[position + 1][1]
-        else:
-            following = end
-        stream = data.find(b"stream", start, following)
-        if _PAGE.search(data, start, stream if stream >= 0 else following) and number not in pages[-1:]:
-            pages.append(number)
-        elif _FIELD.search(data, start, stream if stream >= 0 else following):
-            fields.append(b"%d 0 R" % number)
-    if not pages or not data.startswith(b"%PDF"):
-        raise ValueError("no pages")
-    kids = b" ".join(b"%d 0 R" % number for number in pages[:_MOST_PAGES])
-    form = b"<</Fields[%s]>>" % b" ".join(fields[:_MOST_PAGES])
-    roots = b"\n%d 0 obj\n<</Type/Catalog/Pages %d 0 R/AcroForm%s>>\nendobj\n" % (highest + 1, highest + 2, form)
-    roots += b"%d 0 obj\n<</Type/Pages/MediaBox[0 0 612 792]/Count %d/Kids[%s]>>\nendobj\n" % (
-        highest + 2, min(len(pages), _MOST_PAGES), kids,
-    )  # fmt: skip
-    return data[:end] + roots + b"trailer\n<</Root %d 0 R/Size %d>>\n%%%%EOF\n" % (highest + 1, highest + 3)
-
+from .pieces import Notes, RefusedError, counted_noun, joined_with_and
 
 MOST_UNPACKED = 400_000_000  # bytes of all parts
 MOST_PART = 100_000_000  # bytes of a part that is parsed into a tree
@@ -68,10 +28,6 @@ BROKEN = (expat.ExpatError, ElementTree.ParseError, zipfile.BadZipFile, zlib.err
 _UNREAD = {
     "image": "picture", "package": "embedded file", "oleObject": "embedded file", "aFChunk": "inserted document",
     "audio": "recording", "video": "recording",
-}  # fmt: skip
-_PLURALS = {
-    "picture": "pictures", "embedded file": "embedded files", "inserted document": "inserted documents",
-    "recording": "recordings", "address of a link": "addresses of links", "embedded object": "embedded objects",
 }  # fmt: skip
 
 
@@ -167,7 +123,7 @@ class Package:
 
     def note_unread(self, counts: dict[str, int]) -> None:
         """Note what is not read of a document: how many of each kind."""
-        kinds = [f"{count:,} {_PLURALS[kind] if count > 1 else kind}" for kind, count in sorted(counts.items())]
+        kinds = [counted_noun(count, kind) for kind, count in sorted(counts.items())]
         if kinds:
             self.note(f"not read: {joined_with_and(kinds)}")
 
@@ -187,6 +143,13 @@ class Package:
             kind = element.get("Type", "").rpartition("/")[2]
             relations[element.get("Id", "")] = Relation(element.get("Id", ""), kind, target, outside)
         return relations
+
+    def inner_target(self, name: str, relation_id: str) -> str | None:
+        """Return the part that a part references by this id; None if there is none, or it is outside the file."""
+        relation = self.relations(name).get(relation_id)
+        if relation is None or relation.outside:
+            return None
+        return relation.target
 
     def main_part(self, usual: str) -> str:
         """Return the name of the document's main part."""

@@ -1,4 +1,4 @@
-"""The text of PDF files, with words divided at line ends joined or left hyphenated."""
+"""The text of PDF files, with words divided at line ends joined or left hyphenated; truncated files are repaired."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from .parts import repaired_pdf
-from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, joined_with_and
+from .pieces import MOST_CHARS, CutError, Notes, Piece, RefusedError, counted_noun, joined_with_and
 
 # pdfium's character for a hyphen at a line end, a soft hyphen, and a plain hyphen before a line end.
 _DIVIDER = re.compile("([\x02\ufffe\u00ad])[ \t]*(?:\r?\n|\r)?|[-‐][ \t]*(?:\r?\n|\r)")
@@ -87,6 +86,10 @@ _LAYER_OFF = re.compile(rb"/OFF\s*\[\s*\d")
 _BUTTON, _CHECKBOX, _RADIO, _COMBO, _LIST, _TEXT = 1, 2, 3, 4, 5, 6
 _PASSWORD = 1 << 13
 _MOST_CHOICES = 1_000
+_OBJECT = re.compile(rb"(?:^|[\r\n\s])(\d{1,8})\s+0\s+obj\b")
+_PAGE = re.compile(rb"/Type\s*/Page\b(?!s)")
+_FIELD = re.compile(rb"/Subtype\s*/Widget\b")
+_MOST_PAGES = 100_000
 
 
 def page_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
@@ -112,7 +115,7 @@ def _read_pages(data: bytes, notes: Notes) -> list[str]:
     document = _open_document(data, notes)
     document.init_forms()
     if attached := pdfium.FPDFDoc_GetAttachmentCount(document.raw):
-        notes.append("not read: 1 attached file" if attached == 1 else f"not read: {attached:,} attached files")
+        notes.append(f"not read: {counted_noun(attached, 'attached file')}")
     if _LAYER_OFF.search(data):
         notes.append("it has layers that are switched off: their text is read too")
     pages: list[str] = []
@@ -142,9 +145,41 @@ def _open_document(data: bytes, notes: Notes) -> Any:
             raise RefusedError("a broken PDF") from None
         cut = True
     if cut:
-        pages = "1 page" if len(document) == 1 else f"{len(document):,} pages"
-        notes.append(f"the file is broken or cut off: only {pages} could be recovered")
+        notes.append(f"the file is broken or cut off: only {counted_noun(len(document), 'page')} could be recovered")
     return document
+
+
+def repaired_pdf(data: bytes) -> bytes:
+    """Return a PDF of the pages whose objects are intact.
+
+    Raises:
+        ValueError: There are no such pages.
+    """
+    end = data.rfind(b"endobj") + len(b"endobj")
+    starts = [(int(one[1]), one.end()) for one in _OBJECT.finditer(data, 0, end)]
+    pages: list[int] = []
+    fields: list[bytes] = []
+    highest = 0
+    for position, (number, start) in enumerate(starts):
+        highest = max(highest, number)
+        if position + 1 < len(starts):
+            following = starts[position + 1][1]
+        else:
+            following = end
+        stream = data.find(b"stream", start, following)
+        if _PAGE.search(data, start, stream if stream >= 0 else following) and number not in pages[-1:]:
+            pages.append(number)
+        elif _FIELD.search(data, start, stream if stream >= 0 else following):
+            fields.append(b"%d 0 R" % number)
+    if not pages or not data.startswith(b"%PDF"):
+        raise ValueError("no pages")
+    kids = b" ".join(b"%d 0 R" % number for number in pages[:_MOST_PAGES])
+    form = b"<</Fields[%s]>>" % b" ".join(fields[:_MOST_PAGES])
+    roots = b"\n%d 0 obj\n<</Type/Catalog/Pages %d 0 R/AcroForm%s>>\nendobj\n" % (highest + 1, highest + 2, form)
+    roots += b"%d 0 obj\n<</Type/Pages/MediaBox[0 0 612 792]/Count %d/Kids[%s]>>\nendobj\n" % (
+        highest + 2, min(len(pages), _MOST_PAGES), kids,
+    )  # fmt: skip
+    return data[:end] + roots + b"trailer\n<</Root %d 0 R/Size %d>>\n%%%%EOF\n" % (highest + 1, highest + 3)
 
 
 def page_image(data: bytes, number: int) -> bytes:

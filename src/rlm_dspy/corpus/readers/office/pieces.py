@@ -9,6 +9,9 @@ Piece = tuple[str, str, bool]  # a text, what it is ("page 3"), and whether its 
 Notes = list[str]  # remarks on a document, shown beside its text
 Reading = Callable[[bytes, Notes], Iterator[Piece]]
 
+_PLURALS = {"address of a link": "addresses of links"}
+
+NO_TEXT = "no text in it"  # why a document that only draws is refused
 MOST_CHARS = 50_000_000  # of one document
 
 # Control characters, which no document contains, around raised, lowered and struck-through text until it is complete.
@@ -32,6 +35,20 @@ class CutError(Exception):
 def joined_with_and(words: list[str]) -> str:
     """Return "3", "3 and 7" or "3, 7 and 9"."""
     return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def counted_noun(number: int, noun: str) -> str:
+    """Return "1 page" or "2,345 pages"; of "address of a link", the addresses are counted."""
+    if number == 1:
+        return f"1 {noun}"
+    return f"{number:,} {_PLURALS.get(noun, f'{noun}s')}"
+
+
+def whole_number(text: str, default: int = 0) -> int:
+    """Return the number that a text of up to nine digits writes, else the default."""
+    if text.isdecimal() and len(text) < 10:
+        return int(text)
+    return default
 
 
 def marked(text: str, mark: str) -> str:

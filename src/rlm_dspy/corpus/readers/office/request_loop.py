@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from . import epub, html_page, opendocument, pdf, rtf, sheets, slides, table_files, word
-from .pieces import MOST_CHARS, CutError, Notes, Reading, RefusedError, written_marks
+from .pieces import MOST_CHARS, NO_TEXT, CutError, Notes, Reading, RefusedError, written_marks
 
 SCANNED = ": perhaps scanned pages, which an OCR reader or a model that sees can read"
 MAX_MEMORY_BYTES = 3 << 30
@@ -54,7 +54,7 @@ def convert_document(kind: str, data: bytes) -> dict[str, Any]:
         notes.append(str(cut))
     text = "".join(parts)
     if not text.strip():
-        raise RefusedError("no text in it" + (SCANNED if kind == "pdf" else ""))
+        raise RefusedError(NO_TEXT + (SCANNED if kind == "pdf" else ""))
     return {"text": text.encode("utf-8", "replace").decode(), "marks": marks, "note": "; ".join(notes)}
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
-from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, marked
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, counted_noun, marked
 
 _TOKEN = re.compile(
     r"\\([a-zA-Z]{1,32})(-?\d{1,10})? ?|\\'([0-9a-fA-F]{2})|\\([^a-zA-Z])|([{}])|[\r\n]+|([^\\{}\r\n]+)|\\"
@@ -52,7 +52,7 @@ def text_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     document = _Document(data.decode("latin-1"))
     yield document.text(), "", False
     if document.pictures:
-        notes.append("not read: 1 picture" if document.pictures == 1 else f"not read: {document.pictures:,} pictures")
+        notes.append(f"not read: {counted_noun(document.pictures, 'picture')}")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 from .parts import BROKEN, Package, all_named, child_of, local_name, refuse_entities, relation_of, value_of
-from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked
+from .pieces import LOWERED, MOST_CHARS, RAISED, STRUCK, CutError, Notes, Piece, RefusedError, marked, whole_number
 from .slides import chart_lines, paragraphs_of
 
 _MOST_ROWS, _MOST_COLUMNS = 1_048_576, 16_384  # of a sheet, Excel's limits
@@ -63,7 +63,7 @@ def _is_struck(font: Element | None) -> bool:
 
 def _number_format(number: str, codes: dict[str, str]) -> Format:
     if number not in codes:
-        known = int(number) if number.isdecimal() else 0
+        known = whole_number(number)
         return Format(_DATES.get(known, ""), known in _PERCENT)
     code = _WRITTEN.sub("", codes[number].partition(";")[0])
     if "general" in code.lower():
@@ -116,11 +116,6 @@ def _date_text(number: float, code: str, *, since_1904: bool) -> str:
     return when.date().isoformat()
 
 
-def texts_of(root: Element) -> Iterator[str]:
-    """Yield a workbook's shared strings."""
-    return (rich_text(one) for one in root if local_name(one) == "si")
-
-
 def rich_text(element: Element) -> str:
     """Return a rich text without its phonetic reading."""
     parts = []
@@ -144,7 +139,7 @@ def position_of(reference: str) -> tuple[int, int]:
     """Return the row and column of a cell such as "C12", counted from one; 0 for a missing part."""
     letters = reference.rstrip("0123456789")
     row = reference[len(letters) :]
-    return int(row) if 0 < len(row) < 9 else 0, _column_number(letters)
+    return whole_number(row), _column_number(letters)
 
 
 @functools.lru_cache(_MOST_COLUMNS)
@@ -169,8 +164,8 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     if local_name(book.root) != "workbook":
         raise RefusedError("broken or binary (.xlsb): save it as .xlsx")
     for element in all_named(book.root, "sheet"):
-        relation = book.relations.get(relation_of(element))
-        if relation is None or relation.outside:
+        target = package.inner_target(book.main, relation_of(element))
+        if target is None:
             continue
         name = " ".join(value_of(element, "name").split())
         if value_of(element, "state").lower() in ("hidden", "veryhidden"):
@@ -178,10 +173,10 @@ def sheet_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
         else:
             hidden = ""
         yield f"=== {name}{hidden} ===", f"sheet {name}", False
-        rows = book.rows(relation.target)
+        rows = book.rows(target)
         if rows:
             yield "\n".join(rows), f"sheet {name} row", True
-        drawn = [*book.margins, *book.drawing_texts(relation.target)]
+        drawn = [*book.margins, *book.drawing_texts(target)]
         if drawn:
             yield "\n".join(drawn), f"sheet {name}, drawings", False
         if book.full:
@@ -200,16 +195,17 @@ class _Book:
 
     def __init__(self, package: Package) -> None:
         self._package = package
-        main = package.main_part("xl/workbook.xml")
-        self.root = package.root(main)
-        self.relations = package.relations(main)
+        self.main = package.main_part("xl/workbook.xml")
+        self.root = package.root(self.main)
+        self.relations = package.relations(self.main)
         self.formulas = 0  # without a value
         self.margins: list[str] = []  # the headers and footers of the sheet that was read last
         self.full = ""  # why reading stopped, or ""
         self._cells = self._chars = 0
         self._shared: dict[str, str] = {}  # formulas of a sheet shared by several cells
         self._since_1904 = value_of(child_of(self.root, "workbookPr"), "date1904") in ("1", "true")
-        self._texts = list(texts_of(package.tree(self._part_name("sharedStrings"))))
+        shared = package.tree(self._part_name("sharedStrings"))
+        self._texts = [rich_text(one) for one in shared if local_name(one) == "si"]
         self._formats = formats_of(package.tree(self._part_name("styles")))
 
     def rows(self, part: str) -> list[str]:
@@ -364,7 +360,7 @@ def _sheet_rows(file: IO[bytes], margins: list[str]) -> Iterator[tuple[int, list
     for _, element in ElementTree.iterparse(file):
         if element.tag.endswith("}row"):
             number = element.get("r", "")
-            yield int(number) if number.isdecimal() and len(number) < 9 else 0, list(element)
+            yield whole_number(number), list(element)
             element.clear()
         elif margin := _MARGIN.search(element.tag):
             text = " ".join(_MARGIN_CODE.sub(" ", element.text or "").split())

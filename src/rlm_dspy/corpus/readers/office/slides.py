@@ -112,14 +112,13 @@ def slide_pieces(data: bytes, notes: Notes) -> Iterator[Piece]:
     package = Package(data, notes)
     main = package.main_part("ppt/presentation.xml")
     order = child_of(package.root(main), "sldIdLst")
-    known = package.relations(main)
     number = 0
     for one in order if order is not None else ():
-        relation = known.get(relation_of(one))
-        if relation is None or relation.outside:
+        target = package.inner_target(main, relation_of(one))
+        if target is None:
             continue
         number += 1
-        yield "\n".join(_Slide(package, relation.target).lines()), f"slide {number}", False
+        yield "\n".join(_Slide(package, target).lines()), f"slide {number}", False
     package.note_unread_parts(links=True)
 
 
@@ -128,6 +127,7 @@ class _Slide:
 
     def __init__(self, package: Package, part: str) -> None:
         self._package = package
+        self._part = part
         self._root = package.tree(part)
         self._relations: dict[str, Relation] = package.relations(part)
 
@@ -172,23 +172,17 @@ class _Slide:
                 cells = (" ".join(paragraphs_of(cell, self._relations)) for cell in row if local_name(cell) == "tc")
                 yield "\t".join(" ".join(cell.split("\n")).strip() for cell in cells)
         for chart in all_named(frame, "chart"):
-            if relation := self._inner_relation(relation_of(chart)):
-                yield from chart_lines(self._package, relation.target)
+            if target := self._package.inner_target(self._part, relation_of(chart)):
+                yield from chart_lines(self._package, target)
         for diagram in all_named(frame, "relIds"):
             lines: list[str] = []
-            if data := self._inner_relation(relation_of(diagram, "dm")):
-                lines += diagram_lines(self._package, data.target)
+            if data := self._package.inner_target(self._part, relation_of(diagram, "dm")):
+                lines += diagram_lines(self._package, data)
             if not lines:
                 drawings = (one for one in self._relations.values() if one.kind == "diagramDrawing" and not one.outside)
                 for drawing in drawings:
                     lines += diagram_lines(self._package, drawing.target)
             yield from lines
-
-    def _inner_relation(self, name: str) -> Relation | None:
-        relation = self._relations.get(name)
-        if relation is not None and not relation.outside:
-            return relation
-        return None
 
     def _note_lines(self, part: str) -> Iterator[str]:
         for shape in all_named(self._package.tree(part), "sp"):

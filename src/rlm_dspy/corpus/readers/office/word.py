@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from xml.etree.ElementTree import Element
 
 from .parts import Package, Relation, all_named, child_of, chosen_of, first_of, local_name, relation_of, value_of
-from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, RefusedError, marked
+from .pieces import LOWERED, RAISED, STRUCK, Notes, Piece, RefusedError, marked, whole_number
 from .slides import chart_lines, diagram_lines
 
 _OFF = ("0", "false", "off")
@@ -93,7 +93,7 @@ def with_properties(style: Style, properties: Element | None) -> Style:
         return style
     depth = value_of(child_of(numbered, "ilvl"))
     named = value_of(child_of(numbered, "numId"), default=style.list)
-    return replace(style, list="" if named == "0" else named, depth=int(depth) if depth.isdecimal() else style.depth)
+    return replace(style, list="" if named == "0" else named, depth=whole_number(depth, style.depth))
 
 
 class Numbering:
@@ -112,7 +112,7 @@ class Numbering:
             for changed in all_named(one, "lvlOverride"):
                 start = value_of(child_of(changed, "startOverride"))
                 if start.isdecimal():
-                    self._restarts[name, _whole_number(value_of(changed, "ilvl"))] = int(start)
+                    self._restarts[name, whole_number(value_of(changed, "ilvl"))] = int(start)
         self._link(root, styles)
 
     def _link(self, root: Element, styles: Styles) -> None:
@@ -150,10 +150,10 @@ class Numbering:
 
 def _list_levels(model: Element) -> Iterator[tuple[int, _Level]]:
     for one in (child for child in model if local_name(child) == "lvl"):
-        depth = _whole_number(value_of(one, "ilvl"))
+        depth = whole_number(value_of(one, "ilvl"))
         start = value_of(child_of(one, "start"), default="1")
         figures = value_of(child_of(one, "numFmt"), default="decimal")
-        yield depth, _Level(figures, value_of(child_of(one, "lvlText")), _whole_number(start))
+        yield depth, _Level(figures, value_of(child_of(one, "lvlText")), whole_number(start))
 
 
 def format_list_number(count: int, figures: str) -> str:
@@ -174,12 +174,6 @@ def format_list_number(count: int, figures: str) -> str:
     if figures.startswith("upper"):
         return text.upper()
     return text
-
-
-def _whole_number(text: str) -> int:
-    if re.fullmatch(r"\d{1,9}", text):
-        return int(text)
-    return 0
 
 
 _UNSEEN = frozenset(
@@ -248,9 +242,9 @@ class WordDocument:
         """Yield the headers or footers of all sections, each text once."""
         seen: set[str] = set()
         for reference in all_named(root, kind + "Reference"):
-            relation = self.relations.get(relation_of(reference))
-            if relation is not None and not relation.outside:
-                for line in Story(self, relation.target).blocks(self.package.tree(relation.target)):
+            target = self.package.inner_target(self.main, relation_of(reference))
+            if target is not None:
+                for line in Story(self, target).blocks(self.package.tree(target)):
                     if line.strip() and line not in seen:
                         seen.add(line)
                         yield f"[{kind}] {line}"
@@ -375,7 +369,7 @@ class Story:
                     continue
                 span = value_of(child_of(cell, "tcPr", "gridSpan"), default="1")
                 cells.append(" ".join(" ".join(self.blocks(cell)).split()))
-                cells += [""] * (min(int(span), _MAX_TABLE_COLUMNS) - 1 if span.isdecimal() else 0)
+                cells += [""] * (min(whole_number(span, 1), _MAX_TABLE_COLUMNS) - 1)
             yield "\t".join(cells).rstrip()
             if self._tables == 1:
                 yield from self._take_lines_beside()
