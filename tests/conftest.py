@@ -41,7 +41,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    environ = dict(os.environ)
     folder: Path = tmp_path_factory.mktemp("home")
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "DSPY_CACHEDIR"):
         monkeypatch.setenv(name, str(folder / name.lower()))
@@ -50,6 +51,11 @@ def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.delenv(name, raising=False)
     # A port that one test's server had may be another's.
     monkeypatch.setattr(local_servers, "_asked", {})
+    yield
+    # The command exports keys and addresses, which the next test must not find.
+    if os.environ != environ:
+        os.environ.clear()
+        os.environ.update(environ)
 
 
 @pytest.fixture(autouse=True)

@@ -194,4 +194,4 @@ def test_a_format_that_cannot_be_checked_is_refused() -> None:
 
 def test_keys_that_a_schema_cannot_say_are_reported(caplog: pytest.LogCaptureFixture) -> None:
     restored(dict[int, str])
-    assert "those in answer are texts in the saved signature" in caplog.text
+    assert "those in answer become texts in the saved signature" in caplog.text

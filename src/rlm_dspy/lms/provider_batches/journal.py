@@ -80,7 +80,11 @@ class WaveJournal:
         with self._lock:
             if self._file is None:
                 return
-            append_line(self._file, line, sync="reply" not in row)
+            try:
+                append_line(self._file, line, sync="reply" not in row)
+            except OSError as error:
+                error.filename = str(self.path)  # for the message; a descriptor has no name
+                raise
 
     def close(self) -> None:
         """Close the file and release its lock."""
