@@ -69,6 +69,8 @@ class Link:
             pid, message = self._next_message(time.monotonic() + 30)
             if message.get("t") != "hello":
                 raise ProtocolError("no greeting")
+            if not _LINUX:  # no kernel tells who wrote a frame, and no cell has run yet
+                pid = int(message["pid"])
             self.active = Process(pid, zygote.group)
             zygote.members.add(pid)
         except BaseException:

@@ -11,7 +11,7 @@ from binascii import a2b_base64
 from collections.abc import Callable
 from errno import EAGAIN, ENOMEM
 from marshal import loads
-from os import _exit, read
+from os import _exit, getpid, read
 from random import seed
 from types import ModuleType
 from typing import Any, NoReturn
@@ -464,7 +464,7 @@ def main(channel: int, control: int, cap: int, session: WorkerSession) -> NoRetu
     session.join(wire, control, cap)
     for number in (signal.SIGINT, signal.SIGXCPU):
         signal.signal(number, session.on_interrupt)
-    wire.send({"t": "hello"})
+    wire.send({"t": "hello", "pid": getpid()})
     resumed = False
     while True:
         try:
