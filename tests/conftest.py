@@ -35,8 +35,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start the server of ``warm_python`` once for all workers."""
-    if ADDRESS not in os.environ:
+    """Start the server of ``warm_python`` once for all workers, where the system can."""
+    if hasattr(os, "pidfd_open") and ADDRESS not in os.environ:
         config.add_cleanup(partial(end_server, start_server()))
 
 

@@ -163,10 +163,10 @@ def test_eval_fails_when_no_question_has_an_answer(run: Callable, home: Path, mo
 def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, home: Path, room: Classroom) -> None:
     data = str(write_class(home / "tags.jsonl", 20, 7))
     models = ("-m", f"openai/{STUDENT}", "--metric", "exact", "--threads", "2")
-    result = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400", "--yes")
+    result = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "240", "--yes")
     assert result.code == 0, result.err
     assert "questions: 8 training, 6 validation, 6 test (asked twice)" in result.err
-    assert "at most 400 calls" in result.err
+    assert "at most 240 calls" in result.err
     assert "after  1.000" in result.out
     folder = home / "tags-gepa"
     assert {path.name for path in folder.iterdir()} >= {
@@ -190,7 +190,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
     tuned = run("eval", data, *models, "--limit", "4", "--program", program, "--json", "-q")
     assert json.loads(tuned.out)["sides"]["rlm"]["score"] == 1
     assert [row["path"] for row in json.loads(run("ls", ".", "--json").out)["files"]] == ["tags.jsonl"]
-    again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "400")
+    again = run("optimize", data, *models, "--prompt-model", f"openai/{TEACHER}", "--max-calls", "240")
     assert again.code == 2
     assert "continue it with --resume" in again.err
 
@@ -198,7 +198,7 @@ def test_optimize_plans_tunes_reports_and_its_program_answers(run: Callable, hom
 def test_optimize_names_each_model_whose_price_is_unknown(run: Callable, home: Path, room: Classroom) -> None:
     data = str(write_class(home / "tags.jsonl", 8, 7))
     models = ("--prompt-model", f"openai/{TEACHER}", "--sub-model", "openai/gpt-4o-mini", "--max-iters", "1")
-    result = run("optimize", data, *models, "--max-cost", "1", "--max-calls", "400", "--optimizer", "gepa")
+    result = run("optimize", data, *models, "--max-cost", "1", "--max-calls", "150", "--optimizer", "gepa")
     assert f"the price of openai/{TEACHER} is unknown, so only --max-calls limits it" in result.err
     assert "the price of openai/gpt-4o-mini" not in result.err
     assert "the price of offline" not in result.err

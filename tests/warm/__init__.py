@@ -23,7 +23,9 @@ FOLDER = Path(__file__).parent
 
 
 def warm_python() -> list[str]:
-    """Return the command that stands for a Python whose imports are done."""
+    """Return the command that stands for a Python whose imports are done; a usual one where there is no server."""
+    if ADDRESS not in os.environ:
+        return [sys.executable]
     return [sys.executable, "-I", "-S", str(FOLDER / "client.py"), os.environ[ADDRESS]]
 
 
