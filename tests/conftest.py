@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import re
 import signal
 from collections.abc import Iterator
 from functools import partial
@@ -40,6 +41,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(partial(end_server, start_server()))
 
 
+EXPORTED = re.compile(r"_API_KEY$|_API_BASE$|_BASE_URL$|^OLLAMA_HOST$|^RLM_DSPY_")
+
+
 @pytest.fixture(autouse=True)
 def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     environ = dict(os.environ)
@@ -53,9 +57,10 @@ def _own_dspy(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setattr(local_servers, "_asked", {})
     yield
     # The command exports keys and addresses, which the next test must not find.
-    if os.environ != environ:
-        os.environ.clear()
-        os.environ.update(environ)
+    for name in [name for name in os.environ if EXPORTED.search(name) and os.environ[name] != environ.get(name)]:
+        del os.environ[name]
+        if name in environ:
+            os.environ[name] = environ[name]
 
 
 @pytest.fixture(autouse=True)
