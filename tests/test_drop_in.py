@@ -260,6 +260,13 @@ def test_an_instance_in_place_of_a_factory_is_refused() -> None:
         rlm_dspy.RLM("context -> answer", interpreter_factory=rlm_dspy.Sandbox())  # type: ignore[arg-type]
 
 
+def test_a_saved_state_has_the_instructions_that_its_signature_has_now() -> None:
+    rlm = rlm_dspy.RLM(dspy.Signature("context, question -> answer", "Find the ship."))
+    assert "Find the ship." in rlm.dump_state()["generate_action"]["signature"]["instructions"]
+    rlm.signature.instructions = "Find the port."
+    assert "Find the port." in rlm.dump_state()["generate_action"]["signature"]["instructions"]
+
+
 def test_a_saved_program_loads_with_its_instructions_and_without_any_context(tmp_path: Path) -> None:
     rlm = rlm_dspy.RLM("context, question -> answer")
     rlm.generate_action.signature = rlm.generate_action.signature.with_instructions("Be brilliant.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import enum
 from collections import deque
 from datetime import date, datetime
 from decimal import Decimal
@@ -31,6 +32,12 @@ class Row:
 
 BODY = "The north gate opens at seven.\nThe south gate stays shut all winter."
 SOUTH = "The south gate stays shut"
+
+
+class State(str, enum.Enum):  # noqa: UP042  whose str() is not its text
+    SHUT = SOUTH
+
+
 INPUTS: dict[str, tuple[Any, str, str | None, int | None]] = {
     "a text": (BODY, SOUTH, None, 2),
     "a list": (["one", "two", "three", BODY], SOUTH, "docs[3]", 2),
@@ -49,6 +56,7 @@ INPUTS: dict[str, tuple[Any, str, str | None, int | None]] = {
     "a decimal": ({"k": Decimal("1250.50")}, "1250.50", 'docs["k"]', 1),
     "a date": ({"k": date(2024, 1, 2)}, "2024-01-02", 'docs["k"]', 1),
     "a time as ISO": ({"k": datetime(2024, 1, 2, 3, 4, 5)}, "2024-01-02T03:04:05", 'docs["k"]', 1),
+    "an enum of texts": ([{"state": State.SHUT}], SOUTH, 'docs[0]["state"]', 1),
     "a truth value": ({"active": True}, "True", 'docs["active"]', 1),
     "a part as JSON": ({"a": {"total": 61_500}}, '"total": 61500', "docs", None),
     "accents of two characters": ("the cafe\u0301 opens at seven", "caf\u00e9 opens", None, 1),

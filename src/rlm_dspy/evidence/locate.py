@@ -84,12 +84,12 @@ def texts_of(contexts: Mapping[str, Any]) -> list[Text]:
             files += _of_corpus(variable, value)
         else:
             for path, text in strings_of(value, variable):
-                parts.append(Text(variable, path, partial(str, text), len(text)))
+                parts.append(Text(variable, path, _constant_loader(text), len(text)))
     single.sort(key=lambda pair: -len(pair[1]))
     named = bool(files or parts)
     files += parts
     for variable, text in single:
-        files.append(Text(variable, variable if named else None, partial(str, text), len(text)))
+        files.append(Text(variable, variable if named else None, _constant_loader(text), len(text)))
         named = True
     return files
 
@@ -99,6 +99,10 @@ def _of_corpus(variable: str, corpus: Any) -> Iterator[Text]:
     for file in corpus.sandbox_index()["files"]:
         name = str(file["name"])
         yield Text(variable, name, partial(corpus.__getitem__, name), file["chars"], place)
+
+
+def _constant_loader(text: str) -> Callable[[], str]:
+    return lambda: text
 
 
 def words_of(quote: str) -> list[str]:

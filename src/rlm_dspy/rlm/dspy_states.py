@@ -58,7 +58,7 @@ def with_protocol(signature: type[dspy.Signature], task: type[dspy.Signature], o
     """
     if not is_action(signature):
         return str(signature.instructions)
-    theirs = str(_action_of_dspy(task).instructions)  # type: ignore[arg-type]  # a class has a hash
+    theirs = str(_action_of_dspy(task).instructions)
     if signature.instructions == ours:
         return theirs
     own = f"{task.instructions}\n\n" if task.instructions else ""
@@ -99,13 +99,18 @@ def output_fields(
 
 def outputs_of_dspy(task: type[dspy.Signature]) -> list[Mapping[str, str]]:
     """Return the output fields of the untuned action of ``dspy.RLM``."""
-    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]  # type: ignore[arg-type]
+    fields: list[Mapping[str, str]] = _action_of_dspy(task).dump_state()["fields"]
     return fields[-2:]
 
 
-@lru_cache(maxsize=32)
 def _action_of_dspy(task: type[dspy.Signature]) -> Any:
-    """Return the signature of the untuned action of ``dspy.RLM``; making one takes ten milliseconds."""
+    """Return the signature of the untuned action of ``dspy.RLM``."""
+    return _made_action(task, repr(task))  # type: ignore[arg-type]  # mypy does not see that a class has a hash
+
+
+@lru_cache(maxsize=32)
+def _made_action(task: type[dspy.Signature], described: str) -> Any:
+    """Make that signature, which takes ten milliseconds; ``described`` changes if the task is changed in place."""
     return dspy.RLM(task).generate_action.signature
 
 
