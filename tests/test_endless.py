@@ -5,6 +5,7 @@ import datetime
 import decimal
 import fractions
 import json
+import re
 import subprocess
 import sys
 from typing import Annotated, Any, Literal
@@ -118,3 +119,48 @@ def test_the_model_is_told_of_a_number_that_cannot_cross(code):
         done = sandbox.run(code)
         assert "SUBMIT()" in done.exception
         assert "cannot cross" in done.exception or "too long" in done.exception
+
+
+SAME_HASH = [number * (2**61 - 1) for number in range(30_000)]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value"),
+    [
+        (set[int], SAME_HASH),
+        (frozenset[int], json.dumps(SAME_HASH)),
+        (set, SAME_HASH),
+        (set[int] | None, SAME_HASH),
+        (set[decimal.Decimal], [str(number) for number in SAME_HASH]),
+        (set[tuple[int, int]], [[number, 0] for number in SAME_HASH]),
+        (dict[int, int], {str(number): 0 for number in SAME_HASH}),
+        (dict[str, set[int]], {"a": SAME_HASH}),
+    ],
+    ids=str,
+)
+def test_values_that_share_a_hash_are_refused_before_a_set_is_made(annotation: Any, value: Any) -> None:
+    assert "its values collide" in str(read(annotation, value)[1])
+
+
+def test_usual_sets_and_keys_are_read() -> None:
+    assert read(set[int], list(range(20_000)))[0]["answer"] == set(range(20_000))
+    assert read(set[int], [7] * 20_000)[0]["answer"] == {7}
+    assert len(read(dict[int, str], {str(number): "x" for number in range(20_000)})[0]["answer"]) == 20_000
+
+
+def test_a_long_pattern_is_refused() -> None:
+    assert "a pattern of more than 500 characters" in str(read(re.Pattern, "(?i)" + r"[\x00-\uffff]" * 2_000)[1])
+    assert read(re.Pattern[str], "a+")[0]["answer"].pattern == "a+"
+
+
+class Raising(pydantic.BaseModel):
+    answer: int
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _read(cls, data: Any) -> Any:
+        return {"answer": data["value"]}
+
+
+def test_what_a_validator_raises_while_outputs_are_unpacked_is_told() -> None:
+    assert "expected Raising" in str(read(Raising, {"answer": "5"})[1])

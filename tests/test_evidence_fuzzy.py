@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlm_dspy.corpus import Corpus, Document
-from rlm_dspy.evidence import Evidence, check, unseen_numbers
+from rlm_dspy.evidence import Evidence, check, numbers, unseen_numbers
 
 TEXT = "Intro.\nThe tenant shall give ninety (90) days of written notice before leaving the premises.\nEnd."
 QUOTE = "The tenant shall give ninety (90) days of written notice"
@@ -144,3 +144,10 @@ def test_a_number_of_very_many_digits_is_no_matter():
 def test_numbers_are_looked_for_in_every_file():
     corpus = Corpus.from_texts({"a": "none", "b": "the sum is 4,711"})
     assert unseen_numbers({"answer": ["4711"], "more": {"x": 4711.0}, "flag": True}, [], {"context": corpus}) == []
+
+
+def test_numbers_that_are_too_many_to_look_for_are_said_to_be_unchecked(monkeypatch):
+    monkeypatch.setattr(numbers, "_MAX_SEARCHED_CHARS", 10_000)
+    answer = {"answer": list(range(100_000, 100_200))}
+    (warning,) = unseen_numbers(answer, (), {"c": "x" * 1_000})
+    assert "were not looked for" in warning

@@ -95,7 +95,7 @@ EDGES = {
     "sandbox/cell.py": 2,  # host functions called by code, and their errors that cannot be rendered
     "daemon_threads.py": 1,  # whose caller raises it
     "rlm/mcp_tools.py": 2,  # a foreign server, whose every failure is a failed call
-    "rlm/outputs.py": 2,  # a validator of the user's type, whose error the model or the user is shown
+    "rlm/outputs.py": 3,  # a validator of the user's type, whose error the model or the user is shown
     "batch/provider_batch.py": 1,  # the user's module, whose failures are rows
     "tuning/optimization.py": 1,  # DSPy's own evaluations, which give up with a plain Exception
     "tuning/evaluation.py": 2,  # a program and a metric of the user, whose failures are rows

@@ -20,6 +20,8 @@ from http.client import HTTPException
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
+from rlm_dspy.daemon_threads import daemon_future
+
 Kind = Literal["llama.cpp", "LM Studio", "vLLM", "an OpenAI-compatible server"]
 
 OTHER: Kind = "an OpenAI-compatible server"
@@ -261,9 +263,14 @@ def _fetch_json(url: str, access: Access) -> dict[str, Any]:
     if _is_private(urlsplit(url).hostname or ""):
         handlers.append(urllib.request.ProxyHandler({}))  # a proxy cannot reach this machine's own servers
     opener = urllib.request.build_opener(*handlers)
-    try:
+
+    def fetch() -> bytes:
         with opener.open(urllib.request.Request(url, headers=headers), timeout=access.timeout) as reply:
-            answer = json.loads(read_bounded(reply, time.monotonic() + access.timeout))
+            return read_bounded(reply, time.monotonic() + access.timeout)
+
+    try:
+        # In a thread of its own, because headers that drip have no overall timeout.
+        answer = json.loads(daemon_future(fetch).result(access.timeout))
     except urllib.error.HTTPError as error:
         with error:
             raise ServerUnreachableError(f"{url} answered with HTTP {error.code}", has_answered=True) from None

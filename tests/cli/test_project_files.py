@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -156,6 +157,18 @@ def test_no_key_of_openai_goes_to_an_address_that_a_project_names(
     assert all(result.out.startswith("done") for result in results)
     assert "OPENAI_API_KEY is not sent" in results[0].err
     assert not any(KEY in str(value) for value in sent)
+
+
+def test_a_reference_in_dotenv_is_not_replaced_by_the_users_variable(
+    run: Callable, write: Callable, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GROQ_API_KEY", KEY)
+    monkeypatch.delenv("RLM_DSPY_MODEL")
+    bomb = "".join(f"A{number + 1}=" + f"${{A{number}}}" * 10 + "\n" for number in range(20))
+    write(".env", f"RLM_DSPY_MODEL=openrouter/any/${{GROQ_API_KEY}}\nA0=xxxxxxxxxx\n{bomb}")
+    result = run("config", "--json")
+    assert json.loads(result.out)["settings"]["model"]["value"] == "openrouter/any/${GROQ_API_KEY}"
+    assert caplog.text.count("RLM_DSPY_MODEL has a reference to a variable, which is not replaced") == 1
 
 
 def test_litellm_does_not_load_a_dotenv_file(home: Path, write: Callable) -> None:

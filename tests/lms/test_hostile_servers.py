@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import dspy
 import pytest
 
+from rlm_dspy import local_servers
 from rlm_dspy.lms import engine, lm, ollama, transport
 from rlm_dspy.lms.rate_limits import parse_duration
 
@@ -117,16 +118,41 @@ def test_what_a_server_sends_is_named(serve: Callable, name: str) -> None:
     assert sum(request.startswith(b"POST") for request in serve.asked) == 1
 
 
-@pytest.mark.parametrize("status", ["200 OK", "500 Internal Server Error"])
 @pytest.mark.parametrize("kind", ["plain", "compressed"])
-def test_a_reply_is_not_read_beyond_its_bound(
-    serve: Callable, monkeypatch: pytest.MonkeyPatch, status: str, kind: str
-) -> None:
+def test_a_reply_is_not_read_beyond_its_bound(serve: Callable, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     monkeypatch.setattr(transport, "MAX_REPLY_BYTES", 1 << 20)
     body = completion(padding="a" * (3 << 20))
-    sent = whole(gzip.compress(body), "Content-Encoding: gzip", status=status) if kind != "plain" else whole(body)
+    sent = whole(gzip.compress(body), "Content-Encoding: gzip") if kind != "plain" else whole(body)
     with pytest.raises(Exception, match="is longer than"):
         made(serve(sent))("hi")
+
+
+@pytest.mark.parametrize("kind", ["plain", "compressed"])
+def test_of_an_error_only_the_beginning_is_read(serve: Callable, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(transport, "MAX_ERROR_BYTES", 100)
+    body = b"it is the wrong day" + b" " * 200 + b"and the wrong hour"
+    headers = ["Content-Encoding: gzip"] if kind != "plain" else []
+    sent = whole(gzip.compress(body) if headers else body, *headers, status="400 Bad Request")
+    with pytest.raises(Exception, match="wrong day") as caught:
+        made(serve(sent))("hi")
+    assert "HTTP 400" in str(caught.value)
+    assert "wrong hour" not in str(caught.value)
+
+
+def test_a_reply_with_too_many_parts_is_refused(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MOST_OBJECTS", 1_000)
+    bomb = completion(padding=[{}] * 2_000)
+    with pytest.raises(Exception, match="has too many parts"):
+        made(serve(whole(bomb)))("hi")
+    with pytest.raises(Exception, match="has too many parts"):
+        made(serve(whole(completion(choices=BODY["choices"] * 200))))("hi")
+
+
+def test_a_name_of_a_model_that_is_none_costs_no_reply_and_no_traceback(
+    serve: Callable, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert made(serve(whole(completion(model=["x"], id=5, created="now"))))("hi") == ["hello"]
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_other_clients_of_httpx_are_left_alone(serve: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,6 +237,20 @@ def test_the_key_of_an_own_server_is_sent_to_it(serve: Callable, monkeypatch: py
     assert lm(f"{prefix}/x", cache=False, num_retries=0)("hi") == ["hello"]
     post = next(request for request in serve.asked if request.startswith(b"POST"))
     assert b"authorization: bearer sk-canary-of-the-server" in post.lower()
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [[b"HTTP/1.1 200 OK\r\n", *[b"X-More: 1\r\n"] * 90], [b"HTTP/1.1 100 Continue\r\n\r\n"] * 90],
+    ids=["headers", "informational replies"],
+)
+def test_headers_that_drip_end_at_the_timeout(serve: Callable, parts: list[bytes]) -> None:
+    url = serve(*parts, pause=0.1)
+    with pytest.raises(ollama.OllamaUnreachableError):
+        ollama.models(url.removesuffix("/v1"), timeout=0.5)
+    with pytest.raises(local_servers.ServerUnreachableError, match=r"within 0\.5 s"):
+        local_servers.ask_server(local_servers.Access(url, timeout=0.5))
+    assert len(serve.asked) == 1  # the server is still busy with the first one
 
 
 def test_a_list_of_models_that_drips_ends_and_odd_names_are_left_out(serve: Callable) -> None:

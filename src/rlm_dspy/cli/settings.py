@@ -53,6 +53,7 @@ _SERVER_KEYS = {"ollama_host": "OLLAMA_API_KEY", "openai_api_base": "OPENAI_API_
 _SET_KEYS = "set keys"
 _project_addresses: set[str] = set()  # exported by this process; a second loading finds them in the environment
 _told_lines: set[tuple[str, int]] = set()  # statements of a .env that this process has warned of
+_told_references: set[tuple[str, str]] = set()  # variables of a .env with a reference that it has warned of
 _told_names: set[tuple[str, str]] = set()  # variables that this process has warned of, each with its source
 _OTHER_VARIABLES = {PREFIX + name for name in ("NO_CACHE", "TRUST_PROJECT", "MCP_TOKENS")}  # read, but not settings
 _told_folders: set[str] = set()  # that cannot be entered, of which this process has warned
@@ -70,8 +71,6 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
-        env_file=DOTENV,
-        env_file_encoding="utf-8-sig",
         env_ignore_empty=True,
         extra="ignore",
         frozen=True,
@@ -445,15 +444,37 @@ def _dotenv_source(settings_cls: type[BaseSettings]) -> PydanticBaseSettingsSour
     _refuse_special(DOTENV)
     try:
         _warn_of_bad_lines()
-        return DotEnvSettingsSource(settings_cls, dotenv_filtering="only_existing")
+        _warn_of_references()
+        return DotenvSource(settings_cls, env_file=DOTENV, dotenv_filtering="only_existing")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{DOTENV} cannot be read: {error}. Fix or remove the file.") from error
 
 
 def _dotenv_values() -> dict[str, str | None]:
     if entry_error(Path()) is None:
-        return dotenv_values(DOTENV, encoding="utf-8-sig")
+        return dotenv_values(DOTENV, encoding="utf-8-sig", interpolate=False)
     return {}
+
+
+class DotenvSource(DotEnvSettingsSource):
+    """The settings in ``.env``, read as they are written.
+
+    A reference such as ``${OPENAI_API_KEY}`` is not replaced: with it, a file of a project could put the user's keys
+    into a model's name or an address, which are sent. References to references also make gigabytes of a short file.
+    """
+
+    def _read_env_files(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in _dotenv_values().items() if value != ""}
+
+
+def _warn_of_references() -> None:
+    """Warn once of each setting in ``.env`` with a reference to a variable, which is not replaced."""
+    for name, value in _dotenv_values().items():
+        place = (str(DOTENV.absolute()), name)
+        is_setting = name.startswith(PREFIX) or name.endswith(("_API_KEY", "_API_BASE", "_BASE_URL", "_HOST"))
+        if is_setting and "${" in (value or "") and place not in _told_references:
+            _told_references.add(place)
+            logger.warning("%s: %s has a reference to a variable, which is not replaced; write its value", DOTENV, name)
 
 
 def _warn_of_bad_lines() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -20,7 +21,7 @@ def is_weak(quote: str, answers: Iterable[str]) -> bool:
     if len(re.findall(r"\w+", quote)) >= STRONG_WORDS:
         return False
     plain = _plain_words(quote)
-    return not any(_plain_words(answer) in plain for answer in answers if _plain_words(answer))
+    return not any(words in plain for words in map(_plain_words, answers) if words)
 
 
 def short_answers(outputs: Mapping[str, Any]) -> list[str]:
@@ -59,6 +60,7 @@ def weak_advice(weak: list[Evidence]) -> str:
     )
 
 
+@lru_cache(maxsize=10_000)  # each answer is compared with each quote
 def _plain_words(text: str) -> str:
     return " ".join(re.findall(r"\w+", text.lower()))
 

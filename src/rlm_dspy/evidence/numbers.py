@@ -62,7 +62,7 @@ def _holds_any(text: str, words: list[str]) -> bool:
 
 _MAX_UNFLAGGED_NUMBER = 12  # whole numbers up to this one are never flagged
 _MAX_NUMBER_CHARS = 100  # characters of a number; longer ones are keys or dumps
-_MAX_SEARCHED_CHARS = 300_000_000  # characters of input searched for numbers
+_MAX_SEARCHED_CHARS = 1_000_000_000  # characters of input, counted for each number that is searched for
 _NUMBER = re.compile(
     r"(?<![\w.])(?:(?P<grouped>[1-9]\d{0,2}(?P<mark>[.,\u00a0\u202f' ])\d{3}(?:(?P=mark)\d{3})*)|(?P<whole>\d+))"
     r"(?:[.,](?P<part>\d+))?(?!\w)"
@@ -80,9 +80,9 @@ def unseen_numbers(
         unseen = {forms for forms in unseen if not forms & known}
     left = _MAX_SEARCHED_CHARS
     for text in texts_of(contexts) if unseen else ():
-        left -= text.size
+        left -= text.size * len(unseen)
         if left < 0:
-            return []  # the search was incomplete, so nothing is certain
+            return ["the numbers of the answer were not looked for in the inputs: both are too many"]
         body = text.text
         unseen = {forms for forms in unseen if not any(_holds_number(body, number) for number in forms)}
     warnings = []

@@ -40,7 +40,7 @@ _UNREADABLE = {
 }  # fmt: skip
 # What is wrong with a reply, by the class of the HTTP client's exception (aiohttp, httpx).
 _BROKEN = {
-    "ReplyTooLargeError": f"is longer than {MAX_REPLY_BYTES >> 20} MB, and was not read to its end",
+    "ReplyTooLargeError": f"is longer than {MAX_REPLY_BYTES >> 20} MB or has too many parts, and was not read whole",
     "TooManyRedirects": "redirects in a circle",
     "DecodingError": "is not compressed as it says",
     "ContentEncodingError": "is not compressed as it says",

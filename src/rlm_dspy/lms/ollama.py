@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
+from rlm_dspy.daemon_threads import daemon_future
 from rlm_dspy.errors import ConfigurationError
 from rlm_dspy.local_servers import NoRedirects, is_shown, read_bounded
 
@@ -201,9 +202,13 @@ def _send_request(url: str, body: Any, timeout: float) -> bytes:
     if local:  # a proxy from the environment cannot reach this machine's own server
         handlers.append(urllib.request.ProxyHandler({}))
     opener = urllib.request.build_opener(*handlers)
-    try:
+
+    def fetch() -> bytes:
         with opener.open(request, timeout=timeout) as reply:
             return read_bounded(reply, time.monotonic() + timeout)
+
+    try:
+        return daemon_future(fetch).result(timeout)  # in a thread, because headers that drip have no overall timeout
     except urllib.error.HTTPError as error:
         with error:
             raise OllamaUnreachableError(f"{url} answered with HTTP {error.code}") from error

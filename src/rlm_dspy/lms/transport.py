@@ -28,6 +28,9 @@ from rlm_dspy.counting import CHARS_PER_TOKEN
 from rlm_dspy.metering import whole_count
 
 MAX_REPLY_BYTES = 64 << 20
+MAX_ERROR_BYTES = 64 << 10  # read of an error; LiteLLM searches it for secrets, which takes minutes for a few megabytes
+MOST_OBJECTS = 1_000_000  # lists and dicts of a reply; reading ten million takes half a minute and gigabytes
+MOST_CHOICES = 128  # of a reply, of which one is read
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +64,7 @@ class WrittenError(Exception):
 
 
 class ReplyTooLargeError(Exception):
-    """A reply is longer than ``MAX_REPLY_BYTES``."""
+    """A reply is longer than ``MAX_REPLY_BYTES``, or has more parts than can be read in time."""
 
 
 @contextmanager
@@ -106,30 +109,57 @@ def _json(response: Any, **options: Any) -> Any:
 
 
 def _iter_bytes(response: Any, chunk_size: int | None = None) -> Iterator[bytes]:
-    left = MAX_REPLY_BYTES if _is_bounded.get() else None
+    allowance = _Allowance(response) if _is_bounded.get() else None
     for chunk in response._unbounded_bytes(chunk_size):
-        left = _remaining_bytes(left, chunk)
-        yield chunk
+        if allowance is None:
+            yield chunk
+            continue
+        yield allowance.take(chunk)
+        if allowance.is_used:
+            response.close()
+            return
 
 
 async def _aiter_bytes(response: Any, chunk_size: int | None = None) -> AsyncIterator[bytes]:
-    left = MAX_REPLY_BYTES if _is_bounded.get() else None
+    allowance = _Allowance(response) if _is_bounded.get() else None
     async for chunk in response._unbounded_async_bytes(chunk_size):
-        left = _remaining_bytes(left, chunk)
-        yield chunk
+        if allowance is None:
+            yield chunk
+            continue
+        yield allowance.take(chunk)
+        if allowance.is_used:
+            await response.aclose()
+            return
 
 
-def _remaining_bytes(left: int | None, chunk: bytes) -> int | None:
-    """Return how many bytes may still arrive.
+class _Allowance:
+    """What may still arrive of a reply. Of an error only the beginning is read, which says what it is."""
 
-    Raises:
-        ReplyTooLargeError: the limit is exceeded.
-    """
-    if left is None:
-        return None
-    if len(chunk) > left:
-        raise ReplyTooLargeError(f"more than {MAX_REPLY_BYTES >> 20} MB")
-    return left - len(chunk)
+    def __init__(self, response: Any) -> None:
+        self._is_error = response.status_code >= 400
+        self._bytes = MAX_ERROR_BYTES if self._is_error else MAX_REPLY_BYTES
+        self._objects = MOST_OBJECTS
+
+    @property
+    def is_used(self) -> bool:
+        """Whether no more of an error is to be read."""
+        return self._is_error and self._bytes == 0
+
+    def take(self, chunk: bytes) -> bytes:
+        """Return what may be read of a part.
+
+        Raises:
+            ReplyTooLargeError: a limit is exceeded.
+        """
+        if self._is_error:
+            chunk = chunk[: self._bytes]
+        if len(chunk) > self._bytes:
+            raise ReplyTooLargeError(f"more than {MAX_REPLY_BYTES >> 20} MB")
+        self._bytes -= len(chunk)
+        self._objects -= chunk.count(b"{") + chunk.count(b"[")
+        if self._objects < 0:
+            raise ReplyTooLargeError(f"more than {MOST_OBJECTS:,} lists and objects")
+        return chunk
 
 
 # A token is seldom more than a few characters; far fewer tokens than that mean that part of the prompt was not read.
@@ -167,7 +197,12 @@ def readable_reply(body: Any) -> Any:
         body = {**body, "error": {"code": None, **error}}  # without a code, LiteLLM makes one up
     if not isinstance(body.get("choices"), list):
         return body
+    if len(body["choices"]) > MOST_CHOICES:
+        raise ReplyTooLargeError(f"more than {MOST_CHOICES} choices")
     body = {**body, "choices": [_with_text(choice) for choice in body["choices"]]}
+    for name, kind in (("id", str), ("model", str), ("created", int)):
+        if not isinstance(body.get(name, kind()), kind):
+            del body[name]  # LiteLLM's log fails with a traceback
     if body.get("usage") is not None:
         body["usage"] = _readable_usage(body["usage"])
     return body

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import decimal
 import enum
 import itertools
 import json
 import re
 import types
-from collections.abc import Callable, Mapping, Sequence
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import dspy
@@ -29,6 +31,9 @@ LONGEST_LITERAL = 100_000  # characters of Python's notation: reading a hexadeci
 
 MOST_PARTS = 100_000  # lists and dicts of an output; also its other values where each may have one of several types
 MOST_READ_PARTS = 1_000_000  # of a text that is read as JSON
+MOST_COLLISIONS = 100  # values of one hash in a set
+MAX_NUMBER_CHARS = 1_000  # of a text that is hashed as the number that it may become
+LONGEST_PATTERN = 500  # characters of a regular expression, which may take minutes to compile
 MOST_ERRORS = 100  # errors of one value that are described
 MOST_SHOWN_ITEMS = 5  # with more errors, only this many items of each container are checked and described
 
@@ -122,10 +127,13 @@ def _refuse_too_many(value: Any, annotation: Any) -> None:
         ValueError: there are too many.
     """
     is_plain = _is_plain_type(annotation)
+    has_hashes = _hashes_values(annotation)
     parts = 0
     waiting = [value]
     while waiting:
         item = waiting.pop()
+        if has_hashes and isinstance(item, (Mapping, list, tuple)):
+            _refuse_collisions(item)
         if isinstance(item, Mapping):
             waiting += item.values()
         elif isinstance(item, (list, tuple, set, frozenset)):
@@ -137,6 +145,46 @@ def _refuse_too_many(value: Any, annotation: Any) -> None:
             raise ValueError(
                 f"it has more than {MOST_PARTS:,} {'lists and dicts' if is_plain else 'values'}; submit less"
             )
+
+
+def _hashes_values(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
+    """Return whether a type is or contains a set, or a dict whose keys are not texts."""
+    origin, parts = get_origin(annotation) or annotation, get_args(annotation)
+    if isinstance(origin, type) and issubclass(origin, (Set, Mapping)) and parts[:1] != (str,):
+        return True
+    if isinstance(origin, type) and issubclass(origin, pydantic.BaseModel) and origin not in above:
+        parts = tuple(field.annotation for field in origin.model_fields.values())
+    elif dataclasses.is_dataclass(origin) and origin not in above:
+        with contextlib.suppress(NameError, TypeError):
+            parts = tuple(typing.get_type_hints(origin).values())
+    return any(_hashes_values(part, (*above, origin)) for part in parts)
+
+
+def _refuse_collisions(items: Iterable[Any]) -> None:
+    """Refuse values crafted to share one hash: filling a set with them would take quadratic time.
+
+    Raises:
+        ValueError: more than ``MOST_COLLISIONS`` values that differ have the same hash.
+    """
+    values_by_hash: dict[int, list[Any]] = {}
+    for item in items:
+        values = values_by_hash.setdefault(_hash_of(item), [])
+        if len(values) > MOST_COLLISIONS:
+            raise ValueError("its values collide; submit others")
+        if item not in values:
+            values.append(item)
+
+
+def _hash_of(value: Any) -> int:
+    """Return the hash that a value has in a set, also one that is still a text of a number, or a list."""
+    if isinstance(value, str) and len(value) <= MAX_NUMBER_CHARS:
+        with contextlib.suppress(decimal.InvalidOperation, ValueError, TypeError):
+            return hash(decimal.Decimal(value))
+    if isinstance(value, (list, tuple)):
+        return hash(tuple(map(_hash_of, value)))
+    with contextlib.suppress(TypeError):
+        return hash(value)
+    return id(value)
 
 
 def _is_plain_type(annotation: Any) -> bool:
@@ -170,6 +218,8 @@ def _refuse_endless(value: Any, annotation: Any) -> None:
 
 def _parse_as_type(value: Any, annotation: Any) -> Any:
     """Parse a value as a type, as DSPy does; neither JSON nor Python notation is repaired in long texts."""
+    if (get_origin(annotation) or annotation) is re.Pattern and len(str(value)) > LONGEST_PATTERN:
+        raise ValueError(f"a pattern of more than {LONGEST_PATTERN} characters; submit a shorter one")
     if not isinstance(value, str) or len(value) <= LONGEST_REPAIRED or _keeps_texts(annotation):
         _refuse_too_many(value, annotation)
         return parse_value(value, annotation)
@@ -243,7 +293,7 @@ def _takes_mapping(annotation: Any, value: Any) -> bool:
         value = _parsed_text(value)
         _refuse_too_many(value, annotation)
         pydantic.TypeAdapter(annotation).validate_python(dict(value))
-    except (ValueError, pydantic.PydanticUserError):
+    except Exception:  # a validator of the user's type may raise anything
         return False
     return True
 
