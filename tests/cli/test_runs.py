@@ -357,6 +357,16 @@ def test_a_full_disk_is_no_defect_and_the_answer_is_kept(home: Path, write: Call
     assert b"30 s" in kept.stdout
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_notes_that_cannot_be_written_cost_no_answer(home: Path, write: Callable) -> None:
+    write("a.txt", "the timeout is 30 s\n")
+    command = [sys.executable, "-m", "rlm_dspy", "ask", "what is the timeout?", "a.txt"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=full, text=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert "30 s" in done.stdout
+
+
 @pytest.mark.parametrize("flags", [[], ["--json"]], ids=["text", "json"])
 def test_answers_of_a_batch_that_the_disk_has_no_room_for_are_printed(
     home: Path, write: Callable, flags: list[str]

@@ -64,17 +64,17 @@ class Terminal:
     def note(self, text: str, *, always: bool = False) -> None:
         """Print a note to stderr; with ``-q``, only if it must ``always`` be seen."""
         if always or not self.quiet:
-            print(_fit_words(self.printable_text(text)), file=sys.stderr, flush=True)
+            _print_note(_fit_words(self.printable_text(text)))
 
     def error(self, text: str, where: str = "rlm-dspy") -> None:
         """Print one line to stderr, even with ``-q``."""
         line = " ".join(self.printable_text(text).split())
-        print(_fit_words(f"{where}: {line}"), file=sys.stderr, flush=True)
+        _print_note(_fit_words(f"{where}: {line}"))
 
     def crash(self, error: BaseException) -> None:
         """Print the traceback of an error, if ``-v``."""
         if self.verbose:
-            print(self.printable_text("".join(traceback.format_exception(error))), file=sys.stderr, flush=True)
+            _print_note(self.printable_text("".join(traceback.format_exception(error))))
 
     def excepthook(self, kind: type[BaseException], error: BaseException, _: TracebackType | None) -> None:
         """Report an unexpected error in one line; Python then exits with 1."""
@@ -104,6 +104,14 @@ class Terminal:
         from rlm_dspy.report.render import printable_text
 
         return printable_text(self.redactor.text(text))
+
+
+def _print_note(text: str) -> None:
+    """Print to stderr; a disk that is full, or a reader that has gone, costs the notes but not the answer."""
+    try:
+        print(text, file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
 
 def columns_of(stream: TextIO) -> int:
