@@ -120,6 +120,16 @@ def workspace(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture(autouse=True)
+def _settings_as_before() -> Iterator[None]:
+    """Undo what a snippet configures for all of DSPy."""
+    settings = sys.modules["dspy.dsp.utils.settings"].main_thread_config
+    before = dict(settings)
+    yield
+    settings.clear()
+    settings.update(before)
+
+
 # --- Python --------------------------------------------------------------------------------------------------------
 
 
