@@ -148,9 +148,11 @@ def _refuse_too_many(value: Any, annotation: Any) -> None:
 
 
 def _hashes_values(annotation: Any, above: tuple[Any, ...] = ()) -> bool:
-    """Return whether a type is or contains a set, or a dict whose keys are not texts."""
+    """Return whether a type is or contains a set, or a dict whose keys are made of texts."""
     origin, parts = get_origin(annotation) or annotation, get_args(annotation)
-    if isinstance(origin, type) and issubclass(origin, (Set, Mapping)) and parts[:1] != (str,):
+    if isinstance(origin, type) and issubclass(origin, Set) and parts != (str,):
+        return True
+    if isinstance(origin, type) and issubclass(origin, Mapping) and parts and parts[0] not in (str, Any):
         return True
     if isinstance(origin, type) and issubclass(origin, pydantic.BaseModel) and origin not in above:
         parts = tuple(field.annotation for field in origin.model_fields.values())
