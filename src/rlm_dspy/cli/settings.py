@@ -471,7 +471,8 @@ def _warn_of_references() -> None:
     """Warn once of each setting in ``.env`` with a reference to a variable, which is not replaced."""
     for name, value in _dotenv_values().items():
         place = (str(DOTENV.absolute()), name)
-        is_setting = name.startswith(PREFIX) or name.endswith(("_API_KEY", "_API_BASE", "_BASE_URL", "_HOST"))
+        variable = name.upper()  # settings are read in either case
+        is_setting = variable.startswith(PREFIX) or variable.endswith(("_API_KEY", "_API_BASE", "_BASE_URL", "_HOST"))
         if is_setting and "${" in (value or "") and place not in _told_references:
             _told_references.add(place)
             logger.warning("%s: %s has a reference to a variable, which is not replaced; write its value", DOTENV, name)
